@@ -1,0 +1,185 @@
+"""Typed configs of methods and data sets, and the marks that tuning and listings read from their fields.
+
+A field is a pydantic field with a description and bounds; beside them it may carry marks in `Annotated`:
+
+    sparsity: Annotated[float, Field(ge=0, lt=1, description="fraction removed"), operating_point] = 0.5
+    lr: Annotated[float, Field(gt=0, description="peak learning rate"), LogUniform(1e-3, 1.0)] = 0.1
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
+
+from subnetbench.harness.errors import UserError, nearest
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Default search space: uniform between `low` and `high`, both included; integers for integer fields."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class LogUniform:
+    """Default search space: uniform in the logarithm between `low` > 0 and `high`."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Default search space: one of `values`."""
+
+    values: tuple[Any, ...]
+
+
+SearchSpace = Uniform | LogUniform | Choice
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """Marks a field that moves along the cost axis (sparsity, capacity, network, image size, epochs).
+
+    A single-objective search keeps it fixed; it is searched only beside a cost objective or a constraint.
+    """
+
+
+operating_point = OperatingPoint()
+
+
+class Config(BaseModel):
+    """Base of all configs: unknown fields and wrong types are errors, values never change after creation."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        validate_default=True,
+        use_attribute_docstrings=False,
+    )
+
+    @classmethod
+    def parse(cls, values: dict[str, Any], *, where: str = "config") -> Self:
+        """Validate `values`; the first fault becomes a `UserError` naming field, value and what was allowed."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise _explain(cls, error, where) from None
+
+    @classmethod
+    def marks(cls, name: str) -> tuple[SearchSpace | None, bool]:
+        """The default search space of a field, and whether the field is an operating point."""
+        metadata = cls.model_fields[name].metadata
+        space = next((m for m in metadata if isinstance(m, Uniform | LogUniform | Choice)), None)
+        return space, any(isinstance(m, OperatingPoint) for m in metadata)
+
+    @classmethod
+    def describe(cls) -> Iterator[dict[str, Any]]:
+        """One plain dictionary a field, in order of definition, for listings and the documentation."""
+        for name, info in cls.model_fields.items():
+            space, is_operating_point = cls.marks(name)
+            yield {
+                "name": name,
+                "type": type_name(info.annotation),
+                "default": None if info.is_required() else info.get_default(call_default_factory=True),
+                "allowed": _bounds(info),
+                "search": None if space is None else repr(space),
+                "operating_point": is_operating_point,
+                "help": info.description or "",
+            }
+
+
+C = TypeVar("C", bound="Config")
+
+
+class MethodConfig(Config):
+    """What every method can be told; methods add their own fields and may change these defaults."""
+
+    preset: Annotated[
+        Literal["default", "paper"],
+        Field(description="paper: reproduce the published implementation, faults included"),
+    ] = "default"
+    epochs: Annotated[
+        int, Field(ge=0, description="passes over the training split, in each stage"), operating_point
+    ] = 10
+    batch_size: Annotated[
+        int, Field(ge=1, description="samples a step, over all processes and micro-batches together")
+    ] = 128
+    micro_batch_size: Annotated[
+        int | None, Field(ge=1, description="most samples in one forward pass; smaller saves memory")
+    ] = None
+    limit_steps: Annotated[
+        int | None,
+        Field(ge=1, description="cut every epoch after this many steps (for trials)"),
+        operating_point,
+    ] = None
+    evaluate_every: Annotated[
+        int, Field(ge=0, description="epochs between validations; 0: only at the end of a stage")
+    ] = 1
+    patience: Annotated[
+        int | None,
+        Field(ge=1, description="stop a stage after this many validations without a better one"),
+    ] = None
+
+
+class DatasetConfig(Config):
+    """What every data set can be told; data sets add their own fields."""
+
+    train_size: Annotated[
+        int | None,
+        Field(ge=1, description="use only this many training images (drawn by split_seed)"),
+        operating_point,
+    ] = None
+    split_seed: Annotated[
+        int,
+        Field(ge=0, description="draws validation and train_size; not the run's seed, so all runs share it"),
+    ] = 0
+
+
+def type_name(annotation: Any) -> str:
+    """A short human name of a field's type."""
+    text = getattr(annotation, "__name__", None) if isinstance(annotation, type) else str(annotation)
+    return str(text).replace("typing.", "").replace("NoneType", "None")
+
+
+def _bounds(info: FieldInfo) -> str:
+    """The bounds of a field in words, e.g. `>= 0, < 1`."""
+    signs = {
+        "ge": ">=",
+        "gt": ">",
+        "le": "<=",
+        "lt": "<",
+        "min_length": "length >=",
+        "max_length": "length <=",
+    }
+    parts = []
+    for constraint in info.metadata:
+        for attribute, sign in signs.items():
+            value = getattr(constraint, attribute, None)
+            if value is not None and not isinstance(constraint, SearchSpace):
+                parts.append(f"{sign} {value}")
+    if not parts and getattr(info.annotation, "__origin__", None) is Literal:
+        parts = [", ".join(map(str, info.annotation.__args__))]  # type: ignore[union-attr]
+    return ", ".join(parts)
+
+
+def _explain(cls: type[Config], error: ValidationError, where: str) -> UserError:
+    fault = error.errors(include_url=False)[0]
+    path = ".".join(str(part) for part in fault["loc"])
+    field = f"{where}.{path}" if path else where
+    top = str(fault["loc"][0]) if fault["loc"] else ""
+    if fault["type"] == "extra_forbidden":
+        guess = nearest(top, cls.model_fields)
+        hint = f"; did you mean {guess!r}?" if guess else ""
+        return UserError(f"there is no such field{hint}", field=field, allowed=", ".join(cls.model_fields))
+    if fault["type"] == "missing":
+        return UserError("must be given", field=field)
+    allowed = _bounds(cls.model_fields[top]) if top in cls.model_fields else None
+    value = fault["input"] if path else None
+    return UserError(fault["msg"].removeprefix("Value error, "), field=field, value=value, allowed=allowed or None)

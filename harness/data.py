@@ -1,0 +1,261 @@
+"""The vocabulary of data: images, splits, and what a data set declares.
+
+Data sets hand out uint8 images and integer labels; they never augment, normalise or shuffle. What a network sees
+is made by `Preprocessing` (evaluation) and by the augmentations in `subnetbench.methods.parts` (training only).
+"""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as F
+
+from subnetbench.harness.config import DatasetConfig
+from subnetbench.harness.errors import UserError
+
+Task = Literal["classification", "retrieval", "text_image"]
+TASKS: tuple[Task, ...] = ("classification", "retrieval", "text_image")
+
+
+class Images(ABC):
+    """An ordered collection of images, read as uint8."""
+
+    channels: int
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def read(self, indices: np.ndarray) -> list[torch.Tensor]:
+        """The images at `indices`, each uint8 (channels, height, width); sizes may differ."""
+
+    @abstractmethod
+    def subset(self, indices: np.ndarray) -> "Images":
+        """The images at `indices`, in that order, without copying pixels where that is possible."""
+
+    @property
+    def tensor(self) -> torch.Tensor | None:
+        """All images as one uint8 tensor (n, channels, height, width), or None when they are not in memory."""
+        return None
+
+
+class TensorImages(Images):
+    """Images of one size that are in memory: uint8 (n, channels, height, width)."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        if tensor.dtype != torch.uint8 or tensor.ndim != 4:
+            raise ValueError(
+                f"expected uint8 (n, channels, height, width), got {tensor.dtype} {tuple(tensor.shape)}"
+            )
+        self._tensor = tensor
+        self.channels = tensor.shape[1]
+
+    def __len__(self) -> int:
+        return len(self._tensor)
+
+    def read(self, indices: np.ndarray) -> list[torch.Tensor]:
+        return list(self._tensor[torch.from_numpy(np.asarray(indices))])
+
+    def subset(self, indices: np.ndarray) -> "TensorImages":
+        return TensorImages(self._tensor[torch.from_numpy(np.asarray(indices))])
+
+    @property
+    def tensor(self) -> torch.Tensor:
+        return self._tensor
+
+
+class ImageFiles(Images):
+    """Image files that are decoded on demand, converted to RGB."""
+
+    channels = 3
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = list(paths)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def read(self, indices: np.ndarray) -> list[torch.Tensor]:
+        from torchvision.io import ImageReadMode, decode_image
+
+        return [decode_image(str(self.paths[i]), mode=ImageReadMode.RGB) for i in np.asarray(indices)]
+
+    def subset(self, indices: np.ndarray) -> "ImageFiles":
+        return ImageFiles([self.paths[i] for i in np.asarray(indices)])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """Part of a data set: images with what is known of each.
+
+    `labels` are int64 (n,). In the training split they are 0..K-1; in a class-disjoint validation or test split
+    they count that split's own classes. `captions[i]` are the texts of image i; `gallery` is a separate split
+    that queries search in (None: the split is its own gallery, and an image never retrieves itself).
+    """
+
+    name: str
+    images: Images
+    labels: np.ndarray
+    classes: tuple[str, ...] = ()
+    captions: tuple[tuple[str, ...], ...] | None = None
+    gallery: "Split | None" = None
+
+    def __post_init__(self) -> None:
+        if len(self.labels) != len(self.images):
+            raise ValueError(f"{self.name}: {len(self.images)} images but {len(self.labels)} labels")
+        if self.captions is not None and len(self.captions) != len(self.images):
+            raise ValueError(f"{self.name}: {len(self.images)} images but {len(self.captions)} sets of captions")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes) if self.classes else int(self.labels.max(initial=-1)) + 1
+
+    def subset(self, indices: np.ndarray, name: str | None = None) -> "Split":
+        """The samples at `indices`, in that order, with the labels unchanged."""
+        captions = None if self.captions is None else tuple(self.captions[i] for i in indices)
+        return Split(
+            name=name or self.name,
+            images=self.images.subset(indices),
+            labels=self.labels[indices],
+            classes=self.classes,
+            captions=captions,
+            gallery=self.gallery,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskData:
+    """A data set made ready for one task: three splits, their statistics, and a digest of all of it.
+
+    `image_size` is the native side in pixels (None when images differ); `mean` and `std` are per channel, for
+    pixels in [0, 1]. `protocol` names how the splits were made (`concept-disjoint`, `official test`, ...). Two
+    results may be compared only when their digests are equal.
+    """
+
+    dataset: str
+    task: Task
+    train: Split
+    validation: Split
+    test: Split
+    image_size: int | None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    protocol: str
+    digest: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def channels(self) -> int:
+        return self.train.images.channels
+
+    @property
+    def num_classes(self) -> int:
+        """Number of training classes."""
+        return self.train.num_classes
+
+    def split(self, name: str) -> Split:
+        splits = {"train": self.train, "validation": self.validation, "test": self.test}
+        if name not in splits:
+            raise UserError("no such split", field="split", value=name, allowed=", ".join(splits))
+        return splits[name]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What evaluation does to an image: resize, centre crop, scale to [0, 1], normalise. Nothing random.
+
+    `size` is the side of the square that the network sees. The shorter side is first resized to
+    `round(size * resize_ratio)`; an image that already has that size is left alone.
+    """
+
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    resize_ratio: float = 1.0
+    interpolation: Literal["bilinear", "bicubic", "lanczos"] = "bilinear"
+
+    def __call__(self, images: Images, indices: np.ndarray, device: torch.device | str = "cpu") -> torch.Tensor:
+        """Normalised float32 images (n, channels, size, size) on `device`."""
+        whole = images.tensor
+        if whole is not None:
+            rows = torch.from_numpy(np.asarray(indices)).to(whole.device)
+            batch = self._fit(whole[rows].to(device))
+        else:
+            batch = torch.stack([self._fit(image) for image in images.read(indices)]).to(device)
+        return normalise(batch, self.mean, self.std)
+
+    def _fit(self, images: torch.Tensor) -> torch.Tensor:
+        height, width = images.shape[-2:]
+        shorter = round(self.size * self.resize_ratio)
+        if min(height, width) != shorter:
+            images = F.resize(images, [shorter], InterpolationMode(self.interpolation), antialias=True)
+        if images.shape[-2:] != (self.size, self.size):
+            images = F.center_crop(images, [self.size, self.size])
+        return images
+
+
+def normalise(images: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
+    """uint8 (or float in [0, 255]) images to float32 `(pixel / 255 - mean) / std`, channel by channel."""
+    scale = torch.tensor([1 / (255 * s) for s in std], device=images.device).view(-1, 1, 1)
+    shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=images.device).view(-1, 1, 1)
+    return images.to(torch.float32) * scale + shift
+
+
+class Dataset(ABC):
+    """Named data with tasks, splits, a digest, a licence and a citation.
+
+    A data set is one file in `datasets/` with one subclass, registered by `register_dataset`. It reads from
+    `root` (see `--data-root`) and never writes there except through `fetch`.
+    """
+
+    name: ClassVar[str]
+    tasks: ClassVar[tuple[Task, ...]]
+    licence: ClassVar[str]
+    citation: ClassVar[str]
+    source: ClassVar[str]
+
+    class Config(DatasetConfig):
+        pass
+
+    def __init__(self, config: DatasetConfig, root: Path) -> None:
+        self.config = config
+        self.root = root
+
+    @abstractmethod
+    def load(self, task: Task) -> TaskData:
+        """The data for `task`. Raises `DataError` saying what is missing, where to get it, where to put it."""
+
+    def problems(self) -> list[str]:
+        """What is wrong with the files under `root`, one line each; empty when `load` will work."""
+        from subnetbench.harness.errors import DataError
+
+        try:
+            for task in self.tasks:
+                self.load(task)
+        except DataError as error:
+            return [str(error)]
+        return []
+
+
+def digest_of(*parts: Any) -> str:
+    """A short content digest (16 hex digits of SHA-256) of arrays, tensors, strings and plain numbers."""
+    sha = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, torch.Tensor):
+            part = part.detach().cpu().contiguous().numpy()
+        if isinstance(part, np.ndarray):
+            sha.update(f"{part.dtype.str}{part.shape}".encode())
+            sha.update(np.ascontiguousarray(part).tobytes())
+        else:
+            sha.update(repr(part).encode())
+        sha.update(b"\x1e")
+    return sha.hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""What several methods share: masks, losses, backbones, pooling, schedules."""
