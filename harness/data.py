@@ -18,9 +18,7 @@ from torchvision.transforms.v2 import functional as F
 
 from subnetbench.harness.config import DatasetConfig
 from subnetbench.harness.errors import UserError
-
-Task = Literal["classification", "retrieval", "text_image"]
-TASKS: tuple[Task, ...] = ("classification", "retrieval", "text_image")
+from subnetbench.harness.tasks import Task
 
 
 class Images(ABC):

@@ -1,0 +1,169 @@
+"""Emoji as drawn by five to eight vendors: classification, retrieval and captions; drawings, not photographs.
+
+A concept (one emoji of the Unicode CLDR) is a class, and each vendor's independent drawing of it an instance. The
+variant `cut` (400 concepts, 2000 images, 32 pixels) comes with the program. The variant `full` (1582 concepts,
+9614 images, any size) is built from published packages on the user's machine by `fetch`, because part of its art
+is licensed share-alike.
+
+No concept is in two splits, and man, woman and person doing the same thing are one concept in this respect. So
+classification and text-image retrieval are measured on unseen concepts, retrieval on unseen classes.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+
+from subnetbench.datasets.parts.emoji_archive import SPLITS, EmojiArchive
+from subnetbench.datasets.parts.emoji_sources import CUT_VENDORS, VENDORS
+from subnetbench.datasets.parts.splits import limit_training
+from subnetbench.datasets.parts.statistics import channel_statistics
+from subnetbench.harness.config import DatasetConfig
+from subnetbench.harness.data import Dataset, Split, Task, TaskData, TensorImages, digest_of
+from subnetbench.harness.errors import DataError
+from subnetbench.harness.registry import register_dataset
+
+CUT = Path(__file__).parent / "parts" / "emoji_cut.npz"
+CUT_SIZE = 32
+
+
+@register_dataset("emoji")
+class Emoji(Dataset):
+    """Emoji by several vendors, split by concept."""
+
+    tasks = ("classification", "retrieval", "text_image")
+    licence = "Apache-2.0, MIT and CC-BY-4.0 by vendor (see NOTICE); `full` also holds CC-BY-SA-4.0"
+    citation = (
+        "Drawings: Google Noto, Twemoji, Microsoft Fluent, EmojiOne, OpenMoji, Mozilla. Names: Unicode CLDR."
+    )
+    source = "npm packages @iconify-json/* and emojibase-data, pinned in datasets/parts/emoji_sources.py"
+
+    class Config(DatasetConfig):
+        variant: Annotated[
+            Literal["cut", "full"], Field(description="cut: comes with the program; full: built by `fetch`")
+        ] = "cut"
+        size: Annotated[int, Field(ge=8, le=1024, description="pixels; `cut` has only 32")] = CUT_SIZE
+        vendors: Annotated[
+            tuple[str, ...], Field(description="only drawings by these vendors; none named: by all")
+        ] = ()
+        labels: Annotated[
+            Literal["groups", "subgroups"], Field(description="classes of the task classification")
+        ] = "groups"
+
+        @model_validator(mode="after")
+        def _known(self) -> Self:
+            if self.variant == "cut" and self.size != CUT_SIZE:
+                raise ValueError(
+                    f"size: the variant cut has {CUT_SIZE} pixels, not {self.size}; use the variant full"
+                )
+            there = CUT_VENDORS if self.variant == "cut" else tuple(VENDORS)
+            for vendor in self.vendors:
+                if vendor not in there:
+                    raise ValueError(
+                        f"vendors: there is no {vendor!r} in the variant {self.variant}, only {', '.join(there)}"
+                    )
+            return self
+
+    config: Config
+
+    @classmethod
+    def fetch(cls, root: Path, *, size: int = 96) -> Path:
+        """Build the full set at `size` pixels under `root` and return its file.
+
+        Takes about a minute and 20 MB of downloads. The packages are fetched with the npm client into
+        `root/emoji/packages`; those that are already there are used as they are. Raises `DataError` when one
+        cannot be had or is not the published one.
+        """
+        from subnetbench.datasets.parts.emoji_build import build_full
+
+        path = _full_path(root, size)
+        build_full(root / "emoji" / "packages", size).save(path)
+        return path
+
+    def load(self, task: Task) -> TaskData:
+        archive = self._archive()
+        chosen = np.isin(archive.vendors[archive.vendor], self.config.vendors or archive.vendors)
+        split_of = archive.split[archive.concept]
+        train, validation, test = (
+            self._split(task, archive, name, np.flatnonzero(chosen & (split_of == place)))
+            for place, name in enumerate(SPLITS)
+        )
+        mean, std = channel_statistics(train.images)
+        train = limit_training(train, self.config)
+        protocol = {
+            "classification": f"{self.config.labels} of unseen concepts",
+            "retrieval": "class-disjoint and concept-disjoint, each image a query to all others",
+            "text_image": "unseen concepts, one caption to all drawings of its concept",
+        }[task]
+        return TaskData(
+            dataset=self.name,
+            task=task,
+            train=train,
+            validation=validation,
+            test=test,
+            image_size=archive.size,
+            mean=mean,
+            std=std,
+            protocol=protocol,
+            digest=digest_of(protocol, *(part for s in (train, validation, test) for part in _contents(s))),
+            options=self.config.model_dump(mode="json"),
+        )
+
+    def _archive(self) -> EmojiArchive:
+        if self.config.variant == "cut":
+            return EmojiArchive.load(CUT)
+        path = _full_path(self.root, self.config.size)
+        try:
+            archive = EmojiArchive.load(path)
+        except FileNotFoundError:
+            raise DataError(
+                f"the full emoji set is not at {path}: build it by `subnetbench datasets fetch emoji "
+                f"--size {self.config.size}` (about a minute; needs npm and resvg-py)"
+            ) from None
+        if archive.size != self.config.size:
+            raise DataError(f"{path} has images of {archive.size} pixels; delete it and fetch again")
+        return archive
+
+    def _split(self, task: Task, archive: EmojiArchive, name: str, rows: np.ndarray) -> Split:
+        if task == "classification":
+            return self._classification_split(archive, name, rows)
+        if task == "retrieval":  # an image that is alone in its class has nothing to find
+            counts = np.bincount(archive.concept[rows], minlength=len(archive.hexcodes))
+            rows = rows[counts[archive.concept[rows]] >= 2]
+        concepts, labels = np.unique(archive.concept[rows], return_inverse=True)
+        captions = None
+        if task == "text_image":
+            captions = tuple((str(archive.captions[concept]),) for concept in archive.concept[rows])
+        return Split(
+            name=name,
+            images=TensorImages(torch.from_numpy(archive.images[rows])),
+            labels=labels.astype(np.int64),
+            classes=tuple(map(str, archive.labels[concepts])),
+            captions=captions,
+        )
+
+    def _classification_split(self, archive: EmojiArchive, name: str, rows: np.ndarray) -> Split:
+        table, names = (
+            (archive.group, archive.groups)
+            if self.config.labels == "groups"
+            else (archive.subgroup, archive.subgroups)
+        )
+        # A few small subgroups have no training concept; what cannot be learned is not asked for.
+        learned = np.unique(table[archive.split == SPLITS.index("train")])
+        rows = rows[np.isin(table[archive.concept[rows]], learned)]
+        return Split(
+            name=name,
+            images=TensorImages(torch.from_numpy(archive.images[rows])),
+            labels=np.searchsorted(learned, table[archive.concept[rows]]).astype(np.int64),
+            classes=tuple(map(str, names[learned])),
+        )
+
+
+def _full_path(root: Path, size: int) -> Path:
+    return root / "emoji" / f"full-{size}.npz"
+
+
+def _contents(split: Split) -> tuple[object, ...]:
+    return split.images.tensor, split.labels, split.classes, split.captions

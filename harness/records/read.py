@@ -1,0 +1,323 @@
+"""Read any number of record files: of several folders and schema versions, while others write and merge.
+
+Nothing that lies in a folder can stop the reader. What is not a sound record is left out, counted, and named with
+the reason in `RecordSet.skipped`.
+"""
+
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from subnetbench.harness.errors import UserError
+from subnetbench.harness.records import schema as schema_module
+from subnetbench.harness.records.record import RECORDS_FOLDER
+from subnetbench.harness.records.schema import STATUSES, Column
+
+MAX_FILE_BYTES = 2**30
+MAX_ROWS = 50_000_000
+MAX_UNCOMPRESSED_BYTES = 2**32
+MAX_TEXT_BYTES = 2**20
+"""Longest text of a `*_json` column; other texts may have `MAX_NAME_BYTES`."""
+MAX_NAME_BYTES = 4096
+
+_PLAIN_BYTES = 2**27  # decode strings row by row only if that can never need more memory than this
+_THREADS = 2
+_LISTINGS = 8  # a merge may replace the files that were listed; it is over long before this many listings
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A file, or the records of a file, that was left out, and why."""
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True)
+class RecordSet:
+    """Records in two tables, so that what is the same for a whole run is held once.
+
+    `runs` has one row a record: the run-level columns that were asked for, and `file`. `scores` has one row a
+    score: `run` (int32, a row of `runs`) and the score columns. Strings are dictionary-encoded.
+    """
+
+    runs: pa.Table
+    scores: pa.Table
+    skipped: tuple[Skipped, ...] = ()
+    files: int = 0
+    duplicates: int = 0
+    """Records that were met more than once (a folder given twice, a merge under way) and are held once."""
+
+    def long(self) -> pa.Table:
+        """All rows in the long form of the files (the columns that were read), strings dictionary-encoded."""
+        runs = self.runs.take(self.scores["run"])
+        columns = {name: runs[name] for name in self.runs.column_names}
+        columns |= {name: self.scores[name] for name in schema_module.score_columns()}
+        order = [column.name for column in schema_module.COLUMNS if column.name in columns]
+        return pa.table({name: columns[name] for name in order})
+
+
+def record_files(paths: Iterable[Path | str]) -> list[Path]:
+    """The files that may hold records: files given by name, and what lies in any `records` folder below a folder.
+
+    A folder that itself holds parquet files (a copy of a `records` folder) counts too. Hidden and temporary files
+    are passed over. Raises `UserError` for a path that does not exist.
+    """
+    found: list[Path] = []
+    for path in map(Path, paths):
+        if path.is_file():
+            found.append(path)
+        elif path.is_dir():
+            found += _files_below(path)
+        else:
+            raise UserError("no such file or folder", field="path", value=str(path))
+    return sorted(set(found))
+
+
+def read_records(paths: Path | str | Iterable[Path | str], columns: Sequence[str] | None = None) -> RecordSet:
+    """Read the records below `paths`. `columns` limits the run-level columns (default: all of them).
+
+    Safe while other processes record and merge: a record is there whole or not at all, and is never counted
+    twice. Raises `UserError` for a path that does not exist.
+    """
+    roots = [paths] if isinstance(paths, Path | str) else list(paths)
+    wanted = _wanted_columns(columns)
+    for _ in range(_LISTINGS):
+        files = record_files(roots)
+        parts = _read_all(files, wanted)
+        if not any(isinstance(part, FileNotFoundError) for part in parts):
+            break
+    return _assemble(files, parts, wanted)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The records of one file; `scores` has no `run` column yet, `run_of_row` gives it."""
+
+    runs: pa.Table
+    scores: pa.Table
+    run_of_row: np.ndarray
+
+
+_Outcome = _Part | str | FileNotFoundError
+
+
+def _wanted_columns(columns: Sequence[str] | None) -> list[Column]:
+    always = {"record_id", "run_id", "attempt", "status", "schema_version", "schema_meaning", "seed"}
+    known = set(schema_module.run_columns())
+    names = known if columns is None else {*columns, *always}
+    if strange := sorted(names - known):
+        raise UserError("no such column of a record", field="columns", value=strange[0])
+    return [column for column in schema_module.COLUMNS if column.of_score or column.name in names]
+
+
+def _files_below(folder: Path) -> list[Path]:
+    found = _parquet_files(folder)
+    for parent, folders, _ in os.walk(folder):
+        if RECORDS_FOLDER in folders:
+            found += _parquet_files(Path(parent) / RECORDS_FOLDER)
+            folders.remove(RECORDS_FOLDER)
+    return found
+
+
+def _parquet_files(folder: Path) -> list[Path]:
+    with os.scandir(folder) as entries:
+        return [
+            Path(entry.path)
+            for entry in entries
+            if entry.name.endswith(".parquet") and entry.name[0] not in "._" and entry.is_file()
+        ]
+
+
+def _read_all(files: Sequence[Path], wanted: list[Column]) -> list[_Outcome]:
+    """The outcome for each file, in order. Threads take interleaved shares: one task a file costs more than it."""
+    if len(files) < 2 * _THREADS:
+        return [_read_file(file, wanted) for file in files]
+    outcomes: list[_Outcome] = [""] * len(files)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        shares = [files[i::_THREADS] for i in range(_THREADS)]
+        for i, share in enumerate(pool.map(lambda share: [_read_file(f, wanted) for f in share], shares)):
+            outcomes[i::_THREADS] = share
+    return outcomes
+
+
+def _read_file(path: Path, wanted: list[Column]) -> _Outcome:
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            return f"larger than {MAX_FILE_BYTES:,} bytes"
+        # Not memory-mapped: someone may truncate the file under the map, which would kill this process.
+        return _decode(path.read_bytes(), wanted)
+    except FileNotFoundError as error:
+        return error
+    except Exception as error:
+        # The decoder meets bytes that anybody can write; whatever it raises concerns this file alone.
+        return f"not a readable parquet file: {type(error).__name__}: {str(error).splitlines()[0][:200]}"
+
+
+def _decode(content: bytes, wanted: list[Column]) -> _Part | str:
+    file = pq.ParquetFile(pa.BufferReader(content))
+    rows = file.metadata.num_rows
+    size = sum(file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups))
+    if "schema_version" not in file.schema_arrow.names:
+        return "not a record: it has no column 'schema_version'"
+    if rows == 0:
+        return "it has no rows"
+    if rows > MAX_ROWS or size > MAX_UNCOMPRESSED_BYTES:
+        return f"too large: {rows:,} rows, {size:,} bytes uncompressed"
+    if rows * size > _PLAIN_BYTES:
+        strings = [column.name for column in wanted if column.type == schema_module.TEXT]
+        file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=strings)
+    names = [column.name for column in wanted if column.name in file.schema_arrow.names]
+    table = file.read(columns=names, use_threads=rows > 100_000)
+    table = _conform(table, wanted)
+    return table if isinstance(table, str) else _split(table, wanted)
+
+
+def _conform(table: pa.Table, wanted: list[Column]) -> pa.Table | str:
+    """The wanted columns in order and with their types (strings may stay dictionary-encoded), or what is wrong."""
+    if table.schema.equals(_expected_schema(wanted)):
+        return table
+    version = pc.min(table["schema_version"]).as_py()
+    if type(version) is not int:
+        return "its schema_version is not a number"
+    arrays = []
+    for column in wanted:
+        if column.name in table.column_names:
+            array = table[column.name]
+            if _kind(array.type) != _kind(column.type):
+                return f"column {column.name!r} has type {array.type}, not {column.type}"
+            arrays.append(array if pa.types.is_dictionary(array.type) else array.cast(column.type))
+        elif column.since > version:
+            arrays.append(pa.repeat(pa.scalar(column.default, column.type), len(table)))
+        else:
+            return f"it has no column {column.name!r}"
+    return pa.table(arrays, names=[column.name for column in wanted])
+
+
+def _expected_schema(wanted: list[Column]) -> pa.Schema:
+    return pa.schema([pa.field(c.name, c.type, nullable=c.nullable) for c in wanted])
+
+
+def _kind(kind: pa.DataType) -> str:
+    if pa.types.is_dictionary(kind):
+        return _kind(kind.value_type)
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return "text"
+    if pa.types.is_integer(kind):
+        return "integer"
+    if pa.types.is_floating(kind):
+        return "number"
+    if pa.types.is_timestamp(kind):
+        return f"time in {kind.tz}"
+    return str(kind)
+
+
+def _split(table: pa.Table, wanted: list[Column]) -> _Part | str:
+    """Separate what is the same in all rows of a record from the scores."""
+    record = table["record_id"].combine_chunks()
+    if record.null_count:
+        return "column 'record_id' is null in some rows"
+    encoded = record if pa.types.is_dictionary(record.type) else record.dictionary_encode()
+    codes = encoded.indices.to_numpy()
+    first_row = np.full(len(encoded.dictionary), -1)
+    first_row[codes[::-1]] = np.arange(len(codes) - 1, -1, -1)  # the last assignment to a place wins
+    used = first_row >= 0
+    runs = table.select([c.name for c in wanted if not c.of_score])
+    scores = table.select([c.name for c in wanted if c.of_score])
+    return _Part(runs.take(first_row[used]), scores, (np.cumsum(used) - 1)[codes])
+
+
+def _assemble(files: Sequence[Path], outcomes: Sequence[_Outcome], wanted: list[Column]) -> RecordSet:
+    skipped = [Skipped(file, str(o)) for file, o in zip(files, outcomes, strict=True) if isinstance(o, str)]
+    parts = [(file, o) for file, o in zip(files, outcomes, strict=True) if isinstance(o, _Part)]
+    runs, scores = _concatenate(parts, wanted)
+    if _fault(runs) or _fault(scores):
+        faults = [_fault(part.runs) or _fault(part.scores) for _, part in parts]
+        skipped += [Skipped(file, fault) for (file, _), fault in zip(parts, faults, strict=True) if fault]
+        parts = [part for part, fault in zip(parts, faults, strict=True) if not fault]
+        runs, scores = _concatenate(parts, wanted)
+    runs, scores, duplicates = _once(runs, scores)
+    return RecordSet(runs, scores, tuple(sorted(skipped, key=lambda s: s.path)), len(files), duplicates)
+
+
+def _concatenate(parts: Sequence[tuple[Path, _Part]], wanted: list[Column]) -> tuple[pa.Table, pa.Table]:
+    runs = _stack([part.runs for _, part in parts], [c for c in wanted if not c.of_score])
+    scores = _stack([part.scores for _, part in parts], [c for c in wanted if c.of_score])
+    lengths = [len(part.runs) for _, part in parts]
+    file = np.repeat(np.arange(len(parts), dtype=np.int32), lengths)
+    paths = pa.array([str(path) for path, _ in parts], pa.string())
+    runs = runs.append_column("file", pa.DictionaryArray.from_arrays(file, paths))
+    starts = np.cumsum([0, *lengths])
+    rows = [part.run_of_row + start for (_, part), start in zip(parts, starts[:-1], strict=True)]
+    run = np.concatenate(rows) if rows else np.zeros(0)
+    return runs, scores.add_column(0, "run", pa.array(run.astype(np.int32)))
+
+
+def _stack(tables: Sequence[pa.Table], columns: list[Column]) -> pa.Table:
+    """One table of single chunks, its strings dictionary-encoded."""
+    expected = _expected_schema(columns)
+    plain = [table for table in tables if table.schema.equals(expected)]
+    others = [table for table in tables if not table.schema.equals(expected)]
+    whole = pa.concat_tables([expected.empty_table(), *plain]).combine_chunks()
+    encoded = [_encode_strings(table) for table in (whole, *others)]
+    return pa.concat_tables(encoded).unify_dictionaries().combine_chunks()
+
+
+def _encode_strings(table: pa.Table) -> pa.Table:
+    arrays = [a.dictionary_encode() if a.type == schema_module.TEXT else a for a in table.columns]
+    return pa.table(arrays, names=table.column_names)
+
+
+def _fault(table: pa.Table) -> str | None:
+    """What makes this table's content unusable, or None."""
+    for column in schema_module.COLUMNS:
+        if column.name not in table.column_names:
+            continue
+        array = table[column.name]
+        if array.null_count and not column.nullable:
+            return f"column {column.name!r} is null in some rows"
+        if column.type == schema_module.TEXT and (fault := _text_fault(column.name, array)):
+            return fault
+    if "status" in table.column_names:
+        statuses = pc.unique(table["status"]).cast(schema_module.TEXT).to_pylist()
+        if strange := sorted(set(statuses) - set(STATUSES)):
+            return f"status {strange[0]!r} is none of {', '.join(STATUSES)}"
+        meaning = pc.max(table["schema_meaning"]).as_py()
+        if meaning is not None and meaning > schema_module.SCHEMA_MEANING:
+            return f"written by a newer version of subnetbench (schema meaning {meaning})"
+    return None
+
+
+def _text_fault(name: str, array: pa.ChunkedArray) -> str | None:
+    limit = MAX_TEXT_BYTES if name.endswith("_json") else MAX_NAME_BYTES
+    for chunk in array.chunks:
+        texts = chunk.dictionary if pa.types.is_dictionary(chunk.type) else chunk
+        longest = pc.max(pc.binary_length(texts)).as_py()
+        if longest is not None and longest > limit:
+            return f"column {name!r} holds a text of {longest:,} bytes (allowed: {limit:,})"
+        try:
+            texts.validate(full=True)
+        except pa.ArrowInvalid:
+            return f"column {name!r} holds text that is not UTF-8"
+    return None
+
+
+def _once(runs: pa.Table, scores: pa.Table) -> tuple[pa.Table, pa.Table, int]:
+    """Hold each record once: the first that was read."""
+    codes = runs["record_id"].combine_chunks().indices.to_numpy() if len(runs) else np.zeros(0, np.int32)
+    _, first = np.unique(codes, return_index=True)
+    if len(first) == len(runs):
+        return runs, scores, 0
+    keep = np.zeros(len(runs), bool)
+    keep[first] = True
+    run = scores["run"].to_numpy()
+    renumbered = (np.cumsum(keep) - 1).astype(np.int32)[run]
+    scores = scores.set_column(0, "run", pa.array(renumbered)).filter(pa.array(keep[run]))
+    return runs.filter(pa.array(keep)), scores, len(runs) - len(first)

@@ -1,0 +1,122 @@
+"""The schema of a record file: explicit, versioned, in long form (one row a score).
+
+`SCHEMA_VERSION` counts added columns: a file of an earlier version is read, and the columns it lacks get their
+default. `SCHEMA_MEANING` changes when an existing column comes to mean something else; rows of different meanings
+are never averaged together. A column is never renamed and never changes its type.
+
+Strings are never null (empty: does not apply); a number is null when it is not known. A run without scores has
+one row, whose `metric` is empty and whose `value` is null.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pyarrow as pa
+
+SCHEMA_VERSION: Final = 1
+SCHEMA_MEANING: Final = 1
+
+STATUSES: Final = ("finished", "failed", "pruned", "partial")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: `of_score` columns differ from row to row, all others are the same in all rows of a record."""
+
+    name: str
+    type: pa.DataType
+    help: str
+    of_score: bool = False
+    since: int = 1
+    default: Any = None
+    """What a file written before version `since` is taken to say."""
+
+    @property
+    def nullable(self) -> bool:
+        return pa.types.is_floating(self.type) or pa.types.is_timestamp(self.type) or self.name == "trial"
+
+
+TEXT: Final = pa.string()
+INTEGER: Final = pa.int64()
+NUMBER: Final = pa.float64()
+FLAG: Final = pa.bool_()
+TIME: Final = pa.timestamp("us", tz="UTC")
+
+COLUMNS: tuple[Column, ...] = (
+    Column("schema_version", INTEGER, "version of this schema that the file was written with"),
+    Column("schema_meaning", INTEGER, "version of what the columns mean; never mixed"),
+    Column("record_id", TEXT, "unique to this file when it was written; survives merging"),
+    Column("run_id", TEXT, "content hash of the run's frozen spec, seed included"),
+    Column("attempt", INTEGER, "1 for the first try of this run"),
+    Column("status", TEXT, f"one of {', '.join(STATUSES)}"),
+    Column("error_kind", TEXT, "a short stable word, such as nan, killed, timeout, out_of_memory"),
+    Column("error", TEXT, "first line of the error"),
+    Column("sweep", TEXT, "name of the sweep"),
+    Column("study", TEXT, "name of the study, for trials of a search"),
+    Column("trial", INTEGER, "number of the trial in its study"),
+    Column("method", TEXT, "registered name of the method"),
+    Column("preset", TEXT, "default, or paper: faults of the published implementation included"),
+    Column("network", TEXT, "backbone"),
+    Column("dataset", TEXT, "registered name of the data set"),
+    Column("task", TEXT, "classification, retrieval or text_image"),
+    Column("protocol", TEXT, "how splits were made and scores are computed"),
+    Column("data_digest", TEXT, "content digest of the data that was used"),
+    Column("seed", INTEGER, "the run's seed"),
+    Column("budget", TEXT, "what the run was allowed to spend, such as 10 epochs"),
+    Column("tuned", FLAG, "the config was chosen by a search"),
+    Column("primary_metric", TEXT, "the metric that ranks this task"),
+    Column("config_hash", TEXT, "hash of the config without its seed: what runs of different seeds share"),
+    Column("config_json", TEXT, "the config as JSON"),
+    Column("spec_json", TEXT, "the whole frozen spec as JSON: what reproduces the run"),
+    Column("split", TEXT, "split that was scored; empty for costs", of_score=True),
+    Column("variant", TEXT, "network that was scored (in retrieval: that embeds the queries)", of_score=True),
+    Column("gallery_variant", TEXT, "network that embeds the gallery; empty outside retrieval", of_score=True),
+    Column("metric", TEXT, "name of the score or cost", of_score=True),
+    Column("value", NUMBER, "the score or cost", of_score=True),
+    Column("wall_seconds", NUMBER, "from start to record, over all resumptions"),
+    Column("train_seconds", NUMBER, "spent in training stages"),
+    Column("gpu_hours", NUMBER, "devices times hours"),
+    Column("world_size", INTEGER, "processes"),
+    Column("device", TEXT, "model of the device"),
+    Column("threads", INTEGER, "threads a process"),
+    Column("precision", TEXT, "no, fp16 or bf16"),
+    Column("git_sha", TEXT, "commit of the code"),
+    Column("git_dirty", FLAG, "the code had changes that were not committed"),
+    Column("versions_json", TEXT, "versions of Python and of the libraries as JSON"),
+    Column("started_at", TIME, "start, UTC"),
+    Column("finished_at", TIME, "end, UTC"),
+    Column("host", TEXT, "machine"),
+    Column("slurm_job_id", TEXT, "SLURM job"),
+    Column("n_requeue", INTEGER, "times the run was interrupted and queued again"),
+)
+
+COST_METRICS: Final = (
+    "parameters",
+    "nonzero_parameters",
+    "sparsity",
+    "capacity",
+    "macs_executed",
+    "macs_nonzero",
+    "latency_ms",
+    "throughput",
+    "peak_memory_bytes",
+)
+"""Names of the score rows that tell what a variant costs; they belong to no split."""
+
+RUN_COSTS: Final = ("wall_seconds", "train_seconds", "gpu_hours")
+"""Run-level columns that a leaderboard shows like metrics."""
+
+
+def run_columns() -> tuple[str, ...]:
+    """Names of the columns that are the same in all rows of a record."""
+    return tuple(column.name for column in COLUMNS if not column.of_score)
+
+
+def score_columns() -> tuple[str, ...]:
+    """Names of the columns that differ from row to row."""
+    return tuple(column.name for column in COLUMNS if column.of_score)
+
+
+def arrow_schema() -> pa.Schema:
+    """The Arrow schema that files of the present version are written with."""
+    return pa.schema([pa.field(c.name, c.type, nullable=c.nullable) for c in COLUMNS])

@@ -1,0 +1,165 @@
+"""Frozen run specs: everything that decides what a run computes, and the content hash that is its id.
+
+A spec is method x data set x config x seed, with the compute settings that bits depend on. Specs are made by
+`resolve`, which validates every part and fills in all defaults, so two specs are equal exactly when the runs are.
+"""
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from subnetbench.harness.config import Config
+from subnetbench.harness.errors import UserError
+from subnetbench.harness.registry import get_dataset, get_method
+from subnetbench.harness.tasks import TASKS, Task
+
+SPEC_VERSION = 1
+
+
+class Compute(Config):
+    """Where and how a run computes. Part of the run's identity, because its bits depend on it."""
+
+    processes: Annotated[int, Field(ge=1, description="ranks of one run (gloo on CPUs, NCCL on GPUs)")] = 1
+    threads: Annotated[int, Field(ge=1, description="CPU threads of each process")] = 1
+    device: Annotated[Literal["auto", "cpu", "cuda"], Field(description="auto: a GPU when there is one")] = "auto"
+    precision: Annotated[
+        Literal["fp32", "bf16"], Field(description="bf16: autocast; parameters and optimizers stay float32")
+    ] = "fp32"
+    compile: Annotated[bool, Field(description="torch.compile the networks of methods that support it")] = False
+
+
+class InputRef(Config):
+    """An input that already exists: a finished run by id, or a weights file by path and content digest."""
+
+    run: str | None = None
+    file: str | None = None
+    sha256: str | None = None
+
+
+class RunSpec(Config):
+    """One run, completely. `config` and `data` are full: every default is written out."""
+
+    version: int = SPEC_VERSION
+    method: str
+    dataset: str
+    task: Task
+    config: dict[str, Any]
+    data: dict[str, Any]
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
+    compute: Compute = Compute()
+    inputs: dict[str, "RunSpec | InputRef | list[RunSpec | InputRef]"] = Field(default_factory=dict)
+
+    @property
+    def run_id(self) -> str:
+        """A readable name that ends in the hash of the whole spec."""
+        return f"{self.method}-{self.dataset}-s{self.seed}-{content_hash(self.identity())}"
+
+    @property
+    def config_hash(self) -> str:
+        """The hash of all but the seed: runs that differ in nothing else are repetitions of each other."""
+        identity = self.identity()
+        del identity["seed"]
+        return content_hash(identity)
+
+    def identity(self) -> dict[str, Any]:
+        """The spec as plain JSON with each input run replaced by its id."""
+        plain = self.model_dump(mode="json")
+        plain["inputs"] = {role: _input_identity(value) for role, value in self.inputs.items()}
+        return plain
+
+    def dependencies(self) -> list["RunSpec"]:
+        """The runs that must be finished before this one starts, nearest last."""
+        found: list[RunSpec] = []
+        for value in self.inputs.values():
+            for item in value if isinstance(value, list) else [value]:
+                if isinstance(item, RunSpec):
+                    found += [*item.dependencies(), item]
+        return found
+
+
+def _input_identity(value: "RunSpec | InputRef | list[RunSpec | InputRef]") -> Any:
+    if isinstance(value, list):
+        return [_input_identity(item) for item in value]
+    if isinstance(value, RunSpec):
+        return {"run": value.run_id}
+    # A file is what it contains: moving it does not make another run.
+    return {"run": value.run} if value.run else {"sha256": value.sha256}
+
+
+def content_hash(value: Any, digits: int = 10) -> str:
+    """The first hex digits of the SHA-256 of a value's canonical JSON."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:digits]
+
+
+def resolve(
+    method: str,
+    dataset: str,
+    *,
+    config: dict[str, Any] | None = None,
+    data: dict[str, Any] | None = None,
+    task: str | None = None,
+    seed: int = 0,
+    compute: dict[str, Any] | Compute | None = None,
+    inputs: dict[str, Any] | None = None,
+) -> RunSpec:
+    """Validate the parts of a run and fill in every default.
+
+    `inputs` maps a role that the method declares to a mapping (`{method:, dataset:, config:, seed: follow}`), to
+    `{run: ID}` or `{file: PATH}`, or to a list of these. Without an entry, a method's default input is used.
+    Raises `UserError` naming the field, the value and what was allowed.
+    """
+    method_class, dataset_class = get_method(method), get_dataset(dataset)
+    resolved_task = _choose_task(method, method_class.tasks, dataset, dataset_class.tasks, task)
+    parsed = method_class.Config.parse(config or {})
+    parsed_data = dataset_class.Config.parse(data or {}, where="data")
+    if not isinstance(compute, Compute):
+        compute = Compute.parse(compute or {}, where="compute")
+    spec = RunSpec(
+        method=method,
+        dataset=dataset,
+        task=resolved_task,
+        config=parsed.model_dump(mode="json"),
+        data=parsed_data.model_dump(mode="json"),
+        seed=seed,
+        compute=compute,
+    )
+    from subnetbench.harness.inputs import resolve_inputs
+
+    return spec.model_copy(update={"inputs": resolve_inputs(method_class, parsed, spec, inputs or {})})
+
+
+def _choose_task(
+    method: str, method_tasks: tuple[Task, ...], dataset: str, dataset_tasks: tuple[Task, ...], asked: str | None
+) -> Task:
+    common = [task for task in method_tasks if task in dataset_tasks]
+    if asked is not None and asked not in TASKS:
+        raise UserError("no such task", field="task", value=asked, allowed=", ".join(TASKS))
+    if asked is None and common:
+        return common[0]
+    for task in common:
+        if task == asked:
+            return task
+    raise UserError(
+        f"method {method!r} is for {' and '.join(method_tasks)}, data set {dataset!r} offers "
+        f"{' and '.join(dataset_tasks)}" + (f", and {asked} was asked for" if asked else "")
+    )
+
+
+def spec_from_json(text: str | bytes) -> RunSpec:
+    """A spec that was written by `RunSpec.model_dump_json`; raises `UserError` when it is not one."""
+    try:
+        plain = json.loads(text)
+    except ValueError:
+        raise UserError("this is not a run spec: it is not JSON", field="spec") from None
+    if not isinstance(plain, dict) or plain.get("version") != SPEC_VERSION:
+        version = plain.get("version") if isinstance(plain, dict) else None
+        raise UserError(
+            "this version of subnetbench cannot read the run spec",
+            field="spec.version",
+            value=version,
+            allowed=SPEC_VERSION,
+        )
+    return RunSpec.parse(plain, where="spec")

@@ -1,0 +1,12 @@
+"""The three tasks, and the metric by which each is ranked and its checkpoints are selected."""
+
+from typing import Literal
+
+Task = Literal["classification", "retrieval", "text_image"]
+TASKS: tuple[Task, ...] = ("classification", "retrieval", "text_image")
+
+PRIMARY_METRIC: dict[str, str] = {
+    "classification": "top1",
+    "retrieval": "recall_at_1",
+    "text_image": "text_to_image_recall_at_1",
+}

@@ -1,0 +1,204 @@
+"""One training step as a method sees it: gradients that are already averaged, and optimizers to apply."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from subnetbench.harness.method import Optimization, Progress
+from subnetbench.harness.streams import Purpose, torch_generator
+from subnetbench.harness.world import World
+
+Losses = Mapping[str, Tensor]
+LossFunction = Callable[["Batch"], Losses]
+
+
+@dataclass
+class Batch:
+    """This rank's share of a step's samples, or one micro-batch of it.
+
+    `images` are normalised float32 (n, channels, size, size), or (n, views, ...) when a method makes views;
+    `extra` holds whatever else a method's `make_batch` adds, each with n rows.
+    """
+
+    indices: np.ndarray
+    images: Tensor
+    labels: Tensor
+    extra: dict[str, Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def pieces(self, size: int | None) -> list["Batch"]:
+        """Micro-batches of at most `size` samples, in order."""
+        if size is None or size >= len(self):
+            return [self]
+        cuts = [slice(start, start + size) for start in range(0, len(self), size)]
+        return [
+            Batch(
+                indices=self.indices[cut],
+                images=self.images[cut],
+                labels=self.labels[cut],
+                extra={name: value[cut] for name, value in self.extra.items()},
+            )
+            for cut in cuts
+        ]
+
+
+class Step:
+    """What `training_step` gets.
+
+    A loss function maps a batch to named scalars; `loss` is the one that is differentiated. With
+    `reduction="mean"` (the default) it is the mean over the batch's samples, and micro-batches and ranks are
+    weighted by their numbers of samples, so the result is that of the whole global batch at once. With `"sum"`
+    they are added up. With `"gathered"` every rank computes the loss of all ranks' samples (see
+    `gather_with_gradient`), and ranks are averaged.
+    """
+
+    def __init__(
+        self,
+        *,
+        micro_batches: Sequence[Batch],
+        global_size: int,
+        progress: Progress,
+        optimizations: Mapping[str, Optimization],
+        world: World,
+        seed: int,
+        stage: str,
+        buffers: Sequence[Tensor],
+        logs: "LogSums",
+    ) -> None:
+        self.micro_batches = micro_batches
+        self.progress = progress
+        self.world = world
+        self._global_size = global_size
+        self._optimizations = optimizations
+        self._seed, self._stage = seed, stage
+        self._buffers = buffers
+        self._logs = logs
+        self._passes = 0
+
+    @property
+    def device(self) -> torch.device:
+        return self.world.device
+
+    def generator(
+        self, purpose: Purpose, *counters: int | str, device: torch.device | str | None = None
+    ) -> torch.Generator:
+        """A generator for this step, the same on all ranks; `counters` tell several draws of a step apart."""
+        key = (self._stage, self.progress.step, *counters)
+        return torch_generator(self._seed, purpose, *key, device=device or self.device)
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """Rows of all ranks with gradient, for losses across samples; use `reduction="gathered"` with it."""
+        return self.world.gather_with_gradient(rows)
+
+    def gradients(
+        self, loss: LossFunction, inputs: Sequence[Tensor], *, reduction: str = "mean"
+    ) -> list[Tensor | None]:
+        """The gradient of the global loss with respect to `inputs`; None where an input is not used."""
+        total: list[Tensor | None] = [None] * len(inputs)
+        for value in self._weighted(loss, reduction):
+            for i, gradient in enumerate(torch.autograd.grad(value, inputs, allow_unused=True)):
+                if gradient is not None:
+                    total[i] = gradient if total[i] is None else total[i] + gradient
+        self._average([gradient for gradient in total if gradient is not None])
+        return total
+
+    def backward(
+        self, loss: LossFunction, inputs: Sequence[nn.Parameter] | None = None, *, reduction: str = "mean"
+    ) -> None:
+        """Set `.grad` of `inputs` (default: of all optimized parameters) to the gradient of the global loss.
+
+        Parameters outside `inputs` keep the gradient they have.
+        """
+        chosen = self.parameters() if inputs is None else list(inputs)
+        for parameter in chosen:
+            parameter.grad = None
+        for value in self._weighted(loss, reduction):
+            torch.autograd.backward(value, inputs=chosen)
+        self._average([parameter.grad for parameter in chosen if parameter.grad is not None])
+
+    def update(self, *names: str) -> None:
+        """Clip, set the schedule's values and take a step of the named optimizers (default: of all)."""
+        for name in names or self._optimizations:
+            optimization = self._optimizations[name]
+            if optimization.schedule is not None:
+                optimization.schedule.apply(optimization.optimizer, self.progress)
+            if optimization.clip_norm is not None:
+                parameters = [p for p in optimization.parameters() if p.grad is not None]
+                nn.utils.clip_grad_norm_(parameters, optimization.clip_norm)
+            optimization.optimizer.step()
+
+    def parameters(self, *names: str) -> list[nn.Parameter]:
+        """The parameters of the named optimizers (default: of all)."""
+        return [p for name in names or self._optimizations for p in self._optimizations[name].parameters()]
+
+    def log(self, **values: Tensor | float) -> None:
+        """Add scalars to the epoch's means; tensors stay on the device until the epoch ends."""
+        self._logs.add(values, 1.0)
+
+    def _weighted(self, loss: LossFunction, reduction: str) -> Iterator[Tensor]:
+        first = self._passes == 0
+        self._passes += 1
+        for batch in self.micro_batches:
+            with self.world.autocast():
+                parts = loss(batch)
+            weight = {
+                "mean": len(batch) / self._global_size,
+                "sum": 1.0,
+                "gathered": 1.0 / (self.world.size * len(self.micro_batches)),
+            }[reduction]
+            if first:
+                self._logs.add(parts, weight)
+            value = parts["loss"]
+            yield value if weight == 1.0 else value * weight
+
+    def _average(self, gradients: Sequence[Tensor]) -> None:
+        if self.world.size == 1:
+            return
+        # Running statistics differ between ranks after a forward pass; their mean keeps all ranks identical.
+        for buffer in self._buffers:
+            buffer.div_(self.world.size)
+        self.world.sum_([*gradients, *self._buffers])
+
+
+class LogSums:
+    """Sums of logged scalars over an epoch, on the device, so that a step never waits for a value."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._sums: dict[str, Tensor] = {}
+        self._weights: dict[str, float] = {}
+
+    def add(self, values: Mapping[str, Tensor | float], weight: float) -> None:
+        for name, value in values.items():
+            value = (
+                value.detach() if isinstance(value, Tensor) else torch.tensor(float(value), device=self._device)
+            )
+            term = value.to(torch.float64) * weight
+            self._sums[name] = self._sums[name] + term if name in self._sums else term
+            self._weights[name] = self._weights.get(name, 0.0) + weight
+
+    def means(self, world: World) -> dict[str, float]:
+        """The weighted means over the epoch and all ranks; waits for the device once."""
+        if not self._sums:
+            return {}
+        names = sorted(self._sums)
+        sums = torch.stack([self._sums[name] for name in names])
+        weights = torch.tensor([self._weights[name] for name in names], dtype=torch.float64, device=self._device)
+        world.sum_([sums, weights])
+        return dict(zip(names, (sums / weights).tolist(), strict=True))
+
+    def state(self) -> dict[str, dict[str, float]]:
+        """Everything, as plain numbers, to go on after an interruption."""
+        return {"sums": {name: value.item() for name, value in self._sums.items()}, "weights": dict(self._weights)}
+
+    def load(self, state: dict[str, dict[str, float]]) -> None:
+        self._sums = {
+            name: torch.tensor(value, dtype=torch.float64, device=self._device)
+            for name, value in state["sums"].items()
+        }
+        self._weights = dict(state["weights"])

@@ -1,0 +1,175 @@
+"""The processes of one run, through Accelerate: one process a rank, on GPUs or on the CPU with gloo.
+
+A `World` owns the device, the process group and the precision. Training code sees averaged gradients and
+gathered outputs; nothing above this module calls `torch.distributed`.
+"""
+
+import os
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from subnetbench.harness.errors import RunFailure, UserError
+from subnetbench.harness.specs import Compute
+
+# A rank that died takes its peers down at the next collective, or after this long.
+COLLECTIVE_TIMEOUT = timedelta(seconds=int(os.environ.get("SUBNETBENCH_COLLECTIVE_TIMEOUT", "50")))
+
+
+class World:
+    """One rank's view of a run's processes. `rank` 0 writes files; all ranks compute the same updates."""
+
+    def __init__(self, compute: Compute, accelerator: Any, device: torch.device) -> None:
+        self.compute = compute
+        self.accelerator = accelerator
+        self.device = device
+        self.size: int = accelerator.num_processes
+        self.rank: int = accelerator.process_index
+        if self.size != compute.processes:
+            raise RunFailure(
+                f"the run asked for {compute.processes} processes but {self.size} came together; "
+                "training would not be what the spec says",
+                reason="world-size",
+            )
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Mixed precision for forward passes and losses, as the spec asks."""
+        if self.compute.precision == "bf16":
+            return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return nullcontext()
+
+    def sum_(self, tensors: Sequence[Tensor]) -> None:
+        """Replace each tensor by its sum over all ranks, in one collective a dtype."""
+        if self.size == 1:
+            return
+        by_dtype: dict[torch.dtype, list[Tensor]] = {}
+        for tensor in tensors:
+            by_dtype.setdefault(tensor.dtype, []).append(tensor)
+        for group in by_dtype.values():
+            flat = torch.cat([tensor.reshape(-1) for tensor in group])
+            dist.all_reduce(flat)
+            for tensor, part in zip(group, flat.split([t.numel() for t in group]), strict=True):
+                tensor.copy_(part.view_as(tensor))
+
+    def gather_rows(self, rows: Tensor) -> Tensor:
+        """The rows of all ranks, in rank order; ranks may hold different numbers of rows."""
+        if self.size == 1:
+            return rows
+        counts: list[int] = self.gather_objects(len(rows))
+        padded = rows.new_zeros((max(counts), *rows.shape[1:]))
+        padded[: len(rows)] = rows
+        parts = [torch.empty_like(padded) for _ in range(self.size)]
+        dist.all_gather(parts, padded)
+        return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+
+    def gather_with_gradient(self, rows: Tensor) -> Tensor:
+        """The rows of all ranks in rank order, differentiable; all ranks hold the same number of rows."""
+        if self.size == 1:
+            return rows
+        from torch.distributed.nn.functional import all_gather
+
+        return torch.cat(all_gather(rows))
+
+    def gather_objects(self, value: Any) -> list[Any]:
+        """A small Python value from every rank, in rank order."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def broadcast_object(self, value: Any) -> Any:
+        """Rank 0's value on all ranks."""
+        if self.size == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def barrier(self) -> None:
+        if self.size > 1:
+            dist.barrier()
+
+    def close(self) -> None:
+        """End trackers and the process group; a new world may be opened in this process afterwards."""
+        from accelerate.state import AcceleratorState, GradientState, PartialState
+
+        self.accelerator.end_training()
+        if dist.is_available() and dist.is_initialized():
+            dist.destroy_process_group()
+        AcceleratorState._reset_state(reset_partial_state=True)
+        GradientState._reset_state()
+        PartialState._reset_state()
+
+
+def choose_device(compute: Compute) -> str:
+    """`cpu` or `cuda`; an error when a GPU was asked for and there is none, or too few for the processes."""
+    available = torch.cuda.device_count()
+    if compute.device == "cuda" and available == 0:
+        raise UserError(
+            "there is no GPU on this machine", field="compute.device", value="cuda", allowed="auto, cpu"
+        )
+    if compute.device == "cpu" or available == 0:
+        return "cpu"
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", compute.processes))
+    if local > available and available > 1:
+        if compute.device == "cuda":
+            raise UserError(
+                f"{local} processes need {local} GPUs, there are {available}",
+                field="compute.processes",
+                value=local,
+            )
+        return "cpu"
+    return "cuda"
+
+
+def open_world(
+    compute: Compute, *, rendezvous: Path | None = None, trackers: Any = None, folder: Path | None = None
+) -> World:
+    """Join the run's processes and return this rank's world.
+
+    With several processes, rank and size come from the environment (`RANK`, `WORLD_SIZE`, `LOCAL_RANK`), and the
+    ranks meet at the file `rendezvous`, or at `MASTER_ADDR` and `MASTER_PORT` when it is None.
+    """
+    import accelerate
+
+    kind = choose_device(compute)
+    torch.set_num_threads(compute.threads)
+    if kind == "cuda":
+        # cuBLAS is reproducible only with a fixed workspace.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(kind == "cuda", warn_only=True)
+    torch.backends.cudnn.benchmark = False
+    os.environ["ACCELERATE_USE_CPU"] = "true" if kind == "cpu" else "false"
+    if compute.processes > 1:
+        _init_process_group(kind, rendezvous)
+    accelerator = accelerate.Accelerator(
+        cpu=kind == "cpu",
+        log_with=trackers,
+        project_dir=None if folder is None else str(folder),
+        step_scheduler_with_optimizer=False,
+    )
+    return World(compute, accelerator, accelerator.device)
+
+
+def _init_process_group(kind: str, rendezvous: Path | None) -> None:
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    if kind == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
+    dist.init_process_group(
+        backend="nccl" if kind == "cuda" else "gloo",
+        init_method="env://" if rendezvous is None else f"file://{rendezvous}",
+        rank=rank,
+        world_size=size,
+        timeout=COLLECTIVE_TIMEOUT,
+    )

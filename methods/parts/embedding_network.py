@@ -1,0 +1,102 @@
+"""Embedding networks: backbone, pooling, L2 normalisation, whitening, L2 normalisation (Radenovic et al. 2018)."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from subnetbench.methods.parts.feature_maps import feature_map_backbone
+from subnetbench.methods.parts.pooling import l2_normalise, make_pool
+
+ROLES = ("backbone", "pool", "whitening")
+
+
+class EmbeddingNetwork(nn.Module):
+    """Images (n, channels, height, width) to unit embeddings (n, dim).
+
+    `backbone` returns maps (n, c, h, w), or vectors with the pooling `no_pool`. `features` is the length of the
+    pooled descriptor; `dim` the output length of the whitening, a linear layer with bias that is trained with the
+    rest, or None for no whitening. With `freeze_batch_statistics` batch norms keep their running statistics in
+    training and use them; their scales and shifts are trained all the same.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        pool: nn.Module,
+        features: int,
+        dim: int | None = None,
+        *,
+        freeze_batch_statistics: bool = False,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.pool = pool
+        self.whitening = nn.Identity() if dim is None else nn.Linear(features, dim)
+        self.dim = features if dim is None else dim
+        self.freeze_batch_statistics = freeze_batch_statistics
+
+    def descriptors(self, images: Tensor) -> Tensor:
+        """Pooled unit descriptors (n, features), before whitening."""
+        return l2_normalise(self.pool(self.backbone(images)))
+
+    def forward(self, images: Tensor) -> Tensor:
+        descriptors = self.descriptors(images)
+        if isinstance(self.whitening, nn.Identity):
+            return descriptors
+        return l2_normalise(self.whitening(descriptors))
+
+    def train(self, mode: bool = True) -> "EmbeddingNetwork":
+        super().train(mode)
+        if self.freeze_batch_statistics:
+            for module in self.modules():
+                if "BatchNorm" in type(module).__name__:
+                    module.eval()
+        return self
+
+    @torch.no_grad()
+    def set_whitening(self, mean: Tensor, projection: Tensor) -> None:
+        """Make the whitening layer compute `projection[:dim] @ (x - mean)`, as `parts.whitening` returns them."""
+        if not isinstance(self.whitening, nn.Linear):
+            raise TypeError("this network has no whitening layer")
+        rows = projection[: self.dim]
+        self.whitening.weight.copy_(rows)
+        self.whitening.bias.copy_(-rows @ mean)
+
+    def parameter_groups(
+        self, lr: float, weight_decay: float = 0.0, pool_lr_multiplier: float = 1.0
+    ) -> list[dict[str, Any]]:
+        """Optimizer groups named after their roles; learned pooling exponents get no weight decay."""
+        settings = {
+            "backbone": {"lr": lr, "weight_decay": weight_decay},
+            "pool": {"lr": lr * pool_lr_multiplier, "weight_decay": 0.0},
+            "whitening": {"lr": lr, "weight_decay": weight_decay},
+        }
+        parameters = {role: list(self.get_submodule(role).parameters()) for role in ROLES}
+        return [
+            {"name": role, "params": parameters[role], "initial_lr": settings[role]["lr"], **settings[role]}
+            for role in ROLES
+            if parameters[role]
+        ]
+
+
+def embedding_network(
+    architecture: str,
+    *,
+    image_size: int,
+    channels: int = 3,
+    pool: str = "gem",
+    dim: int | None = 512,
+    pretrained: bool = False,
+    freeze_batch_statistics: bool = False,
+) -> EmbeddingNetwork:
+    """A network around the backbone called `architecture` (see `feature_maps`), for square images of one size.
+
+    Raises `UserError` for an unknown architecture or pooling, `DataError` when pretrained weights cannot be had.
+    """
+    backbone = feature_map_backbone(architecture, image_size=image_size, channels=channels, pretrained=pretrained)
+    pooling = make_pool(pool, backbone.map_shape[0])
+    features = pooling(torch.zeros(1, *backbone.map_shape)).shape[1]
+    return EmbeddingNetwork(
+        backbone.module, pooling, features, dim, freeze_batch_statistics=freeze_batch_statistics
+    )

@@ -1,0 +1,226 @@
+"""Backbones that end in a feature map: torchvision and timm models without their heads, and small networks.
+
+Names are tried in this order: `cifar_resnetN` and `cifar_resnetNxW` (the networks of He et al. 2016 for 32 pixel
+images, depth N = 6 n + 2, W times as wide), torchvision's names, timm's names. `timm/NAME` means timm's model.
+"""
+
+import re
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from subnetbench.harness.errors import DataError, UserError, nearest
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A network that returns maps, with what one dry run and its weights say about it.
+
+    `map_shape` is (channels, height, width) at the given image size. `mean` and `std` are the pixel statistics
+    (for pixels in [0, 1]) that the pretrained weights expect; None for fresh weights.
+    """
+
+    module: nn.Module
+    map_shape: tuple[int, int, int]
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+
+
+def feature_map_backbone(
+    architecture: str, *, image_size: int, channels: int = 3, pretrained: bool = False
+) -> Backbone:
+    """The backbone called `architecture`, without pooling and classifier.
+
+    Raises `UserError` for a name that is not known or has no feature map, `DataError` when weights are missing.
+    """
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    try:
+        if re.fullmatch(r"cifar_resnet\d+(x\d+)?", architecture):
+            if pretrained:
+                raise UserError("there are no pretrained weights", field="architecture", value=architecture)
+            module: nn.Module = CifarResNet.by_name(architecture, channels)
+        elif channels == 3 and architecture in _torchvision_names():
+            module, mean, std = _torchvision_backbone(architecture, image_size, pretrained)
+        else:
+            module, mean, std = _timm_backbone(
+                architecture.removeprefix("timm/"), image_size, channels, pretrained
+            )
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:
+        if not pretrained:
+            raise
+        raise DataError(f"the pretrained weights of {architecture!r} cannot be had: {error}") from error
+    shape = _dry_run(module, architecture, channels, image_size)
+    return Backbone(module, shape, *((mean, std) if pretrained else (None, None)))
+
+
+class CifarResNet(nn.Module):
+    """Three stages of basic blocks at full, half and quarter resolution (He et al. 2016, section 4.2).
+
+    Shortcuts that change the shape are 1x1 convolutions.
+    """
+
+    def __init__(self, blocks: int, width: int = 1, channels: int = 3) -> None:
+        super().__init__()
+        planes = [16 * width, 32 * width, 64 * width]
+        layers: list[nn.Module] = [_conv_norm(channels, planes[0], 3), nn.ReLU(inplace=True)]
+        previous = planes[0]
+        for stage, size in enumerate(planes):
+            for block in range(blocks):
+                layers.append(_BasicBlock(previous, size, stride=2 if stage and not block else 1))
+                previous = size
+        self.layers = nn.Sequential(*layers)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out")
+
+    @classmethod
+    def by_name(cls, name: str, channels: int = 3) -> "CifarResNet":
+        depth, _, width = name.removeprefix("cifar_resnet").partition("x")
+        if int(depth) < 8 or int(depth) % 6 != 2:
+            raise UserError("no such depth", field="architecture", value=name, allowed="6 n + 2: 8, 14, 20, ...")
+        return cls((int(depth) - 2) // 6, int(width or 1), channels)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(images)
+
+
+class _BasicBlock(nn.Module):
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = _conv_norm(inputs, outputs, 3, stride)
+        self.conv2 = _conv_norm(outputs, outputs, 3)
+        same = stride == 1 and inputs == outputs
+        self.shortcut = nn.Identity() if same else _conv_norm(inputs, outputs, 1, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.conv2(F.relu(self.conv1(x))) + self.shortcut(x))
+
+
+def _conv_norm(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
+    conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(outputs))
+
+
+def _torchvision_names() -> set[str]:
+    from torchvision import models
+
+    return set(models.list_models(module=models))
+
+
+def _torchvision_backbone(
+    name: str, image_size: int, pretrained: bool
+) -> tuple[nn.Module, tuple[float, ...], tuple[float, ...]]:
+    from torchvision import models
+
+    options = {"image_size": image_size} if name.startswith("vit_") else {}
+    model = models.get_model(name, weights="IMAGENET1K_V1" if pretrained else None, **options)
+    mean, std = IMAGENET_MEAN, IMAGENET_STD
+    if isinstance(model, models.VisionTransformer):
+        module: nn.Module = _VisionTransformerMap(model)
+    elif isinstance(model, models.SwinTransformer):
+        module = nn.Sequential(model.features, model.norm, model.permute)
+    elif isinstance(model, models.MaxVit):
+        module = nn.Sequential(model.stem, *model.blocks)
+    elif isinstance(model, models.MNASNet):
+        module = model.layers
+    elif hasattr(model, "features"):
+        module = model.features
+    else:
+        module = _without_head(model)
+    if isinstance(model, models.GoogLeNet | models.Inception3):
+        mean = std = (0.5, 0.5, 0.5)
+    return module, mean, std
+
+
+def _without_head(model: nn.Module) -> nn.Sequential:
+    """The children in order, up to the last one that is neither pooling nor classifier nor an auxiliary head."""
+    children = [(name, child) for name, child in model.named_children() if "Aux" not in type(child).__name__]
+    while children and re.search("pool|linear|dropout", type(children[-1][1]).__name__, re.IGNORECASE):
+        children.pop()
+    return nn.Sequential(OrderedDict(children))
+
+
+class _VisionTransformerMap(nn.Module):
+    """The patch tokens of a torchvision vision transformer as a map (n, c, tokens, 1)."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        model: Any = self.model
+        tokens = model._process_input(images)
+        tokens = torch.cat([model.class_token.expand(len(tokens), -1, -1), tokens], dim=1)
+        return model.encoder(tokens)[:, 1:].transpose(1, 2).unsqueeze(-1)
+
+
+def _timm_backbone(
+    name: str, image_size: int, channels: int, pretrained: bool
+) -> tuple[nn.Module, tuple[float, ...], tuple[float, ...]]:
+    import timm
+
+    if not timm.is_model(name):
+        guess = nearest(name, timm.list_models() + sorted(_torchvision_names()))
+        hint = f"; did you mean {guess!r}?" if guess else ""
+        raise UserError(f"neither torchvision nor timm has this network{hint}", field="architecture", value=name)
+    options: dict[str, Any] = {"in_chans": channels, "num_classes": 0, "global_pool": ""}
+    default = timm.get_pretrained_cfg(name)
+    if default is not None and default.fixed_input_size:
+        options["img_size"] = image_size
+    model = timm.create_model(name, pretrained=pretrained, **options)
+    return _TimmFeatures(model), tuple(model.pretrained_cfg["mean"]), tuple(model.pretrained_cfg["std"])
+
+
+class _TimmFeatures(nn.Module):
+    """A timm model up to its last feature map, as (n, c, h, w); tokens become a map of width 1."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.channels_last = getattr(model, "output_fmt", None) == "NHWC"
+        self.prefix_tokens = int(getattr(model, "num_prefix_tokens", 0) or 0)
+
+    def forward(self, images: Tensor) -> Tensor:
+        model: Any = self.model
+        maps: Tensor = model.forward_features(images)
+        if maps.ndim == 3:
+            return maps[:, self.prefix_tokens :].transpose(1, 2).unsqueeze(-1)
+        return maps.permute(0, 3, 1, 2) if self.channels_last else maps
+
+
+def _dry_run(module: nn.Module, name: str, channels: int, image_size: int) -> tuple[int, int, int]:
+    """The shape of the map of one image. Parts that the map does not depend on are removed from the module."""
+    was_training = module.training
+    try:
+        maps = module.eval()(torch.zeros(1, channels, image_size, image_size))
+    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
+        message = f"does not run on {image_size} x {image_size} images without its head ({error})"
+        raise UserError(message, field="architecture", value=name) from error
+    finally:
+        module.train(was_training)
+    if not isinstance(maps, Tensor) or maps.ndim != 4:
+        raise UserError("has no feature map", field="architecture", value=name)
+    body = module.model if isinstance(module, _TimmFeatures | _VisionTransformerMap) else module
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    used = {
+        id(parameter)
+        for parameter, gradient in zip(
+            parameters, torch.autograd.grad(maps.sum(), parameters, allow_unused=True), strict=True
+        )
+        if gradient is not None
+    }
+    for child_name, child in list(body.named_children()):
+        own = list(child.parameters())
+        if own and not any(id(parameter) in used for parameter in own):
+            setattr(body, child_name, nn.Identity())
+    _, depth, height, width = maps.shape
+    return depth, height, width
