@@ -1,4 +1,4 @@
-"""Emoji as drawn by five to eight vendors: classification, retrieval and captions; drawings, not photographs.
+"""Emoji as drawn by four to eight vendors: classification, retrieval and captions; drawings, not photographs.
 
 A concept (one emoji of the Unicode CLDR) is a class, and each vendor's independent drawing of it an instance. The
 variant `cut` (400 concepts, 2000 images, 32 pixels) comes with the program. The variant `full` (1582 concepts,
@@ -17,16 +17,16 @@ import torch
 from pydantic import Field, model_validator
 
 from subnetbench.datasets.parts.emoji_archive import SPLITS, EmojiArchive
-from subnetbench.datasets.parts.emoji_sources import CUT_VENDORS, VENDORS
-from subnetbench.datasets.parts.splits import limit_training
+from subnetbench.datasets.parts.emoji_sources import CUT_SIZE, CUT_VENDORS, VENDORS
+from subnetbench.datasets.parts.splits import digest_of_splits, findable, limit_training, renumbered
 from subnetbench.datasets.parts.statistics import channel_statistics
-from subnetbench.harness.config import DatasetConfig
-from subnetbench.harness.data import Dataset, Split, Task, TaskData, TensorImages, digest_of
-from subnetbench.harness.errors import DataError
+from subnetbench.harness.config import DatasetConfig, operating_point
+from subnetbench.harness.data import Dataset, Split, TaskData, TensorImages
+from subnetbench.harness.errors import DataError, UserError
 from subnetbench.harness.registry import register_dataset
+from subnetbench.harness.tasks import Task
 
 CUT = Path(__file__).parent / "parts" / "emoji_cut.npz"
-CUT_SIZE = 32
 
 
 @register_dataset("emoji")
@@ -35,29 +35,25 @@ class Emoji(Dataset):
 
     tasks = ("classification", "retrieval", "text_image")
     licence = "Apache-2.0, MIT and CC-BY-4.0 by vendor (see NOTICE); `full` also holds CC-BY-SA-4.0"
-    citation = (
-        "Drawings: Google Noto, Twemoji, Microsoft Fluent, EmojiOne, OpenMoji, Mozilla. Names: Unicode CLDR."
-    )
+    citation = "Drawings: Google Noto, Twemoji, Microsoft Fluent, EmojiOne, OpenMoji, Mozilla. Names: Unicode CLDR."
     source = "npm packages @iconify-json/* and emojibase-data, pinned in datasets/parts/emoji_sources.py"
 
     class Config(DatasetConfig):
         variant: Annotated[
             Literal["cut", "full"], Field(description="cut: comes with the program; full: built by `fetch`")
         ] = "cut"
-        size: Annotated[int, Field(ge=8, le=1024, description="pixels; `cut` has only 32")] = CUT_SIZE
+        size: Annotated[int, Field(ge=8, le=256, description="pixels; `cut` has only 32"), operating_point] = CUT_SIZE
         vendors: Annotated[
             tuple[str, ...], Field(description="only drawings by these vendors; none named: by all")
         ] = ()
-        labels: Annotated[
-            Literal["groups", "subgroups"], Field(description="classes of the task classification")
-        ] = "groups"
+        labels: Annotated[Literal["groups", "subgroups"], Field(description="classes of the task classification")] = (
+            "groups"
+        )
 
         @model_validator(mode="after")
         def _known(self) -> Self:
             if self.variant == "cut" and self.size != CUT_SIZE:
-                raise ValueError(
-                    f"size: the variant cut has {CUT_SIZE} pixels, not {self.size}; use the variant full"
-                )
+                raise ValueError(f"size: the variant cut has {CUT_SIZE} pixels, not {self.size}; use the variant full")
             there = CUT_VENDORS if self.variant == "cut" else tuple(VENDORS)
             for vendor in self.vendors:
                 if vendor not in there:
@@ -68,9 +64,8 @@ class Emoji(Dataset):
 
     config: Config
 
-    @classmethod
-    def fetch(cls, root: Path, *, size: int = 96) -> Path:
-        """Build the full set at `size` pixels under `root` and return its file.
+    def fetch(self) -> Path:
+        """Build the full set at `config.size` pixels under `root` and return its file.
 
         Takes about a minute and 20 MB of downloads. The packages are fetched with the npm client into
         `root/emoji/packages`; those that are already there are used as they are. Raises `DataError` when one
@@ -78,11 +73,19 @@ class Emoji(Dataset):
         """
         from subnetbench.datasets.parts.emoji_build import build_full
 
-        path = _full_path(root, size)
-        build_full(root / "emoji" / "packages", size).save(path)
-        return path
+        if self.config.variant == "cut":
+            raise UserError("cut comes with the program", field="data.variant", value="cut", allowed="full")
+        archive = build_full(self.root / "emoji" / "packages", self.config.size)
+        archive.save(self._full_path)
+        return self._full_path
+
+    @property
+    def _full_path(self) -> Path:
+        return self.root / "emoji" / f"full-{self.config.size}.npz"
 
     def load(self, task: Task) -> TaskData:
+        if task == "retrieval" and len(set(self.config.vendors)) == 1:
+            raise UserError("retrieval needs drawings by two vendors", field="data.vendors", value=self.config.vendors)
         archive = self._archive()
         chosen = np.isin(archive.vendors[archive.vendor], self.config.vendors or archive.vendors)
         split_of = archive.split[archive.concept]
@@ -107,20 +110,20 @@ class Emoji(Dataset):
             mean=mean,
             std=std,
             protocol=protocol,
-            digest=digest_of(protocol, *(part for s in (train, validation, test) for part in _contents(s))),
+            digest=digest_of_splits(protocol, (train, validation, test)),
             options=self.config.model_dump(mode="json"),
         )
 
     def _archive(self) -> EmojiArchive:
         if self.config.variant == "cut":
             return EmojiArchive.load(CUT)
-        path = _full_path(self.root, self.config.size)
+        path = self._full_path
         try:
             archive = EmojiArchive.load(path)
         except FileNotFoundError:
             raise DataError(
                 f"the full emoji set is not at {path}: build it by `subnetbench datasets fetch emoji "
-                f"--size {self.config.size}` (about a minute; needs npm and resvg-py)"
+                f"--data variant=full --data size={self.config.size}` (about a minute; needs npm and resvg-py)"
             ) from None
         if archive.size != self.config.size:
             raise DataError(f"{path} has images of {archive.size} pixels; delete it and fetch again")
@@ -129,27 +132,19 @@ class Emoji(Dataset):
     def _split(self, task: Task, archive: EmojiArchive, name: str, rows: np.ndarray) -> Split:
         if task == "classification":
             return self._classification_split(archive, name, rows)
-        if task == "retrieval":  # an image that is alone in its class has nothing to find
-            counts = np.bincount(archive.concept[rows], minlength=len(archive.hexcodes))
-            rows = rows[counts[archive.concept[rows]] >= 2]
-        concepts, labels = np.unique(archive.concept[rows], return_inverse=True)
-        captions = None
-        if task == "text_image":
-            captions = tuple((str(archive.captions[concept]),) for concept in archive.concept[rows])
-        return Split(
+        captions = tuple((str(archive.captions[concept]),) for concept in archive.concept[rows])
+        split = Split(
             name=name,
             images=TensorImages(torch.from_numpy(archive.images[rows])),
-            labels=labels.astype(np.int64),
-            classes=tuple(map(str, archive.labels[concepts])),
-            captions=captions,
+            labels=archive.concept[rows].astype(np.int64),
+            classes=tuple(map(str, archive.labels)),
+            captions=captions if task == "text_image" else None,
         )
+        return findable(split) if task == "retrieval" else renumbered(split)
 
     def _classification_split(self, archive: EmojiArchive, name: str, rows: np.ndarray) -> Split:
-        table, names = (
-            (archive.group, archive.groups)
-            if self.config.labels == "groups"
-            else (archive.subgroup, archive.subgroups)
-        )
+        by_group = self.config.labels == "groups"
+        table, names = (archive.group, archive.groups) if by_group else (archive.subgroup, archive.subgroups)
         # A few small subgroups have no training concept; what cannot be learned is not asked for.
         learned = np.unique(table[archive.split == SPLITS.index("train")])
         rows = rows[np.isin(table[archive.concept[rows]], learned)]
@@ -159,11 +154,3 @@ class Emoji(Dataset):
             labels=np.searchsorted(learned, table[archive.concept[rows]]).astype(np.int64),
             classes=tuple(map(str, names[learned])),
         )
-
-
-def _full_path(root: Path, size: int) -> Path:
-    return root / "emoji" / f"full-{size}.npz"
-
-
-def _contents(split: Split) -> tuple[object, ...]:
-    return split.images.tensor, split.labels, split.classes, split.captions

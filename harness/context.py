@@ -72,10 +72,10 @@ class Context:
 
         The images are spread over the ranks; every rank gets all rows.
         """
-        from subnetbench.harness.evaluation.embed import split_outputs
+        from subnetbench.harness.evaluation.embed import embed
 
         shares = np.array_split(np.arange(len(split)), self.world.size)
         share = split if self.world.size == 1 else split.subset(shares[self.world.rank])
         with self.world.autocast():
-            rows = split_outputs(module, share, preprocessing, device=self.device)
+            rows = embed(module, share.images, preprocessing, device=self.device, keep_on=self.device)
         return self.world.gather_rows(rows.float())

@@ -13,11 +13,12 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
+from PIL import Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from subnetbench.harness.config import DatasetConfig
-from subnetbench.harness.errors import UserError
+from subnetbench.harness.errors import DataError, UserError
 from subnetbench.harness.tasks import Task
 
 
@@ -31,7 +32,10 @@ class Images(ABC):
 
     @abstractmethod
     def read(self, indices: np.ndarray) -> list[torch.Tensor]:
-        """The images at `indices`, each uint8 (channels, height, width); sizes may differ."""
+        """The images at `indices`, each uint8 (channels, height, width); sizes may differ.
+
+        Raises `DataError` for an image that cannot be read.
+        """
 
     @abstractmethod
     def subset(self, indices: np.ndarray) -> "Images":
@@ -48,9 +52,7 @@ class TensorImages(Images):
 
     def __init__(self, tensor: torch.Tensor) -> None:
         if tensor.dtype != torch.uint8 or tensor.ndim != 4:
-            raise ValueError(
-                f"expected uint8 (n, channels, height, width), got {tensor.dtype} {tuple(tensor.shape)}"
-            )
+            raise ValueError(f"expected uint8 (n, channels, height, width), got {tensor.dtype} {tuple(tensor.shape)}")
         self._tensor = tensor
         self.channels = tensor.shape[1]
 
@@ -80,12 +82,19 @@ class ImageFiles(Images):
         return len(self.paths)
 
     def read(self, indices: np.ndarray) -> list[torch.Tensor]:
-        from torchvision.io import ImageReadMode, decode_image
-
-        return [decode_image(str(self.paths[i]), mode=ImageReadMode.RGB) for i in np.asarray(indices)]
+        return [_decode(self.paths[index]) for index in np.asarray(indices)]
 
     def subset(self, indices: np.ndarray) -> "ImageFiles":
         return ImageFiles([self.paths[i] for i in np.asarray(indices)])
+
+
+def _decode(path: Path) -> torch.Tensor:
+    try:
+        with Image.open(path) as image:
+            pixels = np.array(image.convert("RGB"))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path} cannot be decoded: {error}") from None
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,8 +180,8 @@ class TaskData:
 class Preprocessing:
     """What evaluation does to an image: resize, centre crop, scale to [0, 1], normalise. Nothing random.
 
-    `size` is the side of the square that the network sees. The shorter side is first resized to
-    `round(size * resize_ratio)`; an image that already has that size is left alone.
+    `size` is the side of the square that the network sees. The image is first resized so that its shorter side is
+    `size * resize_ratio` pixels, and each side is then rounded; an image that already has that shape is left alone.
     """
 
     size: int
@@ -183,22 +192,40 @@ class Preprocessing:
 
     def __call__(self, images: Images, indices: np.ndarray, device: torch.device | str = "cpu") -> torch.Tensor:
         """Normalised float32 images (n, channels, size, size) on `device`."""
+        return normalise(self.resized(images, indices, device), self.mean, self.std)
+
+    def resized(self, images: Images, indices: np.ndarray, device: torch.device | str = "cpu") -> torch.Tensor:
+        """The same before normalisation: uint8 images (n, channels, size, size) on `device`."""
         whole = images.tensor
-        if whole is not None:
-            rows = torch.from_numpy(np.asarray(indices)).to(whole.device)
-            batch = self._fit(whole[rows].to(device))
-        else:
-            batch = torch.stack([self._fit(image) for image in images.read(indices)]).to(device)
-        return normalise(batch, self.mean, self.std)
+        if whole is None:
+            return torch.stack([self._fit(image) for image in images.read(indices)]).to(device)
+        rows = torch.from_numpy(np.asarray(indices)).to(whole.device)
+        return self._fit(whole[rows].to(device))
+
+    def resized_shape(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width after resizing, before the crop."""
+        scale = self.size * self.resize_ratio / min(height, width)
+        return round(height * scale), round(width * scale)
 
     def _fit(self, images: torch.Tensor) -> torch.Tensor:
         height, width = images.shape[-2:]
-        shorter = round(self.size * self.resize_ratio)
-        if min(height, width) != shorter:
-            images = F.resize(images, [shorter], InterpolationMode(self.interpolation), antialias=True)
+        target = self.resized_shape(height, width)
+        if target != (height, width):
+            if self.interpolation == "lanczos":
+                images = _resize_lanczos(images, *target)
+            else:
+                images = F.resize(images, list(target), InterpolationMode(self.interpolation), antialias=True)
         if images.shape[-2:] != (self.size, self.size):
             images = F.center_crop(images, [self.size, self.size])
         return images
+
+
+def _resize_lanczos(images: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Pillow's filter, plane by plane on the CPU; torchvision has none for tensors."""
+    planes = images.cpu().numpy().reshape(-1, *images.shape[-2:])
+    resized = [Image.fromarray(plane).resize((width, height), Image.Resampling.LANCZOS) for plane in planes]
+    stacked = torch.from_numpy(np.stack([np.asarray(plane) for plane in resized]))
+    return stacked.view(*images.shape[:-2], height, width).to(images.device)
 
 
 def normalise(images: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
@@ -232,10 +259,15 @@ class Dataset(ABC):
     def load(self, task: Task) -> TaskData:
         """The data for `task`. Raises `DataError` saying what is missing, where to get it, where to put it."""
 
+    def fetch(self) -> Path:
+        """Get or build what `config` asks for under `root` and return where it lies.
+
+        Most data sets cannot do it themselves: raises `UserError` with their source.
+        """
+        raise UserError(f"{self.name} cannot be fetched by the program; it comes from {self.source}")
+
     def problems(self) -> list[str]:
         """What is wrong with the files under `root`, one line each; empty when `load` will work."""
-        from subnetbench.harness.errors import DataError
-
         try:
             for task in self.tasks:
                 self.load(task)

@@ -19,9 +19,7 @@ class UserError(SubnetbenchError):
 
     exit_status = 2
 
-    def __init__(
-        self, message: str, *, field: str | None = None, value: object = None, allowed: object = None
-    ) -> None:
+    def __init__(self, message: str, *, field: str | None = None, value: object = None, allowed: object = None) -> None:
         self.field, self.value, self.allowed = field, value, allowed
         if field is not None:
             message = f"{field}: {message}"

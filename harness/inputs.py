@@ -48,9 +48,7 @@ def _resolve(value: Any, spec: "RunSpec", where: str) -> "RunSpec | InputRef":
     if isinstance(value, RunSpec | InputRef):
         return value
     if not isinstance(value, Mapping):
-        raise UserError(
-            "must be a mapping", field=where, value=value, allowed="{method: ...}, {run: ID}, {file: PATH}"
-        )
+        raise UserError("must be a mapping", field=where, value=value, allowed="{method: ...}, {run: ID}, {file: PATH}")
     if "run" in value:
         return InputRef(run=str(value["run"]))
     if "file" in value:

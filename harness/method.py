@@ -104,6 +104,10 @@ class Method(ABC, Generic[ConfigT]):
     tasks: ClassVar[tuple[Task, ...]]
     paper: ClassVar[str] = ""
     Config: ClassVar[type[MethodConfig]] = MethodConfig
+    tiny: ClassVar[dict[str, Any]] = {}
+    """Config fields that make a run small enough for a check that takes seconds."""
+    tiny_inputs: ClassVar[dict[str, Any]] = {}
+    """Inputs of such a run, where the method has any."""
 
     def __init__(self, config: ConfigT) -> None:
         self.config = config
@@ -171,9 +175,7 @@ class TrainableMethod(Method[ConfigT]):
     def on_epoch_start(self, modules: nn.ModuleDict, stage: Stage, epoch: int, context: "Context") -> None:
         """Runs before each epoch of a stage (temperatures, rewind points)."""
 
-    def plan_epoch(
-        self, modules: nn.ModuleDict, stage: Stage, epoch: int, context: "Context"
-    ) -> Iterable[np.ndarray]:
+    def plan_epoch(self, modules: nn.ModuleDict, stage: Stage, epoch: int, context: "Context") -> Iterable[np.ndarray]:
         """The global batches of an epoch as arrays of sample indices; default: a random permutation, all kept."""
         order = numpy_generator(context.seed, "order", stage.name, epoch).permutation(len(context.data.train))
         size = self.config.batch_size

@@ -127,9 +127,7 @@ def load_plugin(path: Path | str) -> None:
         raise
     except Exception as error:
         del sys.modules[module_name]
-        raise UserError(
-            f"cannot be imported: {type(error).__name__}: {error}", field=f"--plugin {path}"
-        ) from error
+        raise UserError(f"cannot be imported: {type(error).__name__}: {error}", field=f"--plugin {path}") from error
     _plugins[path] = module_name
 
 

@@ -20,6 +20,7 @@ from subnetbench.harness.context import Context
 from subnetbench.harness.data import TaskData
 from subnetbench.harness.errors import SubnetbenchError
 from subnetbench.harness.method import Method
+from subnetbench.harness.paths import default_data_root
 from subnetbench.harness.recording import record_run
 from subnetbench.harness.records import Score, Status
 from subnetbench.harness.registry import get_dataset, get_method
@@ -38,7 +39,7 @@ Ending = Literal["finished", "failed", "interrupted", "pruned"]
 class RunSettings:
     """How a run is carried out, as far as its figures do not depend on it."""
 
-    data_root: Path = field(default_factory=lambda: default_data_root())
+    data_root: Path = field(default_factory=default_data_root)
     trackers: tuple[str, ...] = ("tensorboard",)
     sweep: str = ""
     study: str = ""
@@ -46,11 +47,6 @@ class RunSettings:
     tuned: bool = False
     rendezvous: Path | None = None
     plugins: tuple[Path, ...] = ()
-
-
-def default_data_root() -> Path:
-    """`$SUBNETBENCH_DATA`, else `~/.cache/subnetbench/data`."""
-    return Path(os.environ.get("SUBNETBENCH_DATA") or Path.home() / ".cache" / "subnetbench" / "data")
 
 
 def load_data(spec: RunSpec, root: Path) -> TaskData:

@@ -74,9 +74,7 @@ class RunFolder:
             if not self.spec_file.exists():
                 write_json_text(self.spec_file, spec_json)
         except OSError as error:
-            raise UserError(
-                f"the output folder cannot be written: {error.strerror}", field=str(self.results)
-            ) from None
+            raise UserError(f"the output folder cannot be written: {error.strerror}", field=str(self.results)) from None
 
     def state(self) -> RunState:
         """What the files say."""

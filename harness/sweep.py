@@ -63,15 +63,15 @@ def run_locally(
     return launcher.run(plan.todo, tick=tick)
 
 
-def visible_gpus(specs: Sequence[RunSpec]) -> tuple[int, ...]:
+def visible_gpus(specs: Sequence[RunSpec]) -> tuple[str, ...]:
     """The GPUs that may be used, by index; empty when no run wants one or there is none."""
     if all(spec.compute.device == "cpu" for spec in specs):
         return ()
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
-        return tuple(int(gpu) for gpu in visible.split(",") if gpu.strip().isdigit())
+        return tuple(gpu.strip() for gpu in visible.split(",") if gpu.strip())
     # Asking the driver's files does not start CUDA in this process, which would forbid forking.
-    return tuple(range(len(list(Path("/proc/driver/nvidia/gpus").glob("*")))))
+    return tuple(str(i) for i in range(len(list(Path("/proc/driver/nvidia/gpus").glob("*")))))
 
 
 def results_folder(name: str, given: str | Path | None) -> Path:

@@ -49,9 +49,9 @@ class SweepFile(Config):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
     description: str = ""
     results: str | None = None
-    seeds: list[int] = [0]
+    seeds: list[int] = Field(default_factory=lambda: [0])
     slots: Annotated[int, Field(ge=1)] | None = None
-    defaults: RunEntry = RunEntry()
+    defaults: RunEntry = Field(default_factory=lambda: RunEntry())
     runs: list[RunEntry]
 
     def expand(self) -> list[RunSpec]:

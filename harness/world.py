@@ -116,9 +116,7 @@ def choose_device(compute: Compute) -> str:
     """`cpu` or `cuda`; an error when a GPU was asked for and there is none, or too few for the processes."""
     available = torch.cuda.device_count()
     if compute.device == "cuda" and available == 0:
-        raise UserError(
-            "there is no GPU on this machine", field="compute.device", value="cuda", allowed="auto, cpu"
-        )
+        raise UserError("there is no GPU on this machine", field="compute.device", value="cuda", allowed="auto, cpu")
     if compute.device == "cpu" or available == 0:
         return "cpu"
     local = int(os.environ.get("LOCAL_WORLD_SIZE", compute.processes))
@@ -144,6 +142,12 @@ def open_world(
     import accelerate
 
     kind = choose_device(compute)
+    asked, found = compute.processes, int(os.environ.get("WORLD_SIZE", "1"))
+    if asked != found:
+        raise RunFailure(
+            f"the run asks for {asked} processes, but WORLD_SIZE says {found}; start it through subnetbench",
+            reason="world-size",
+        )
     torch.set_num_threads(compute.threads)
     if kind == "cuda":
         # cuBLAS is reproducible only with a fixed workspace.
@@ -151,8 +155,12 @@ def open_world(
     torch.use_deterministic_algorithms(kind == "cuda", warn_only=True)
     torch.backends.cudnn.benchmark = False
     os.environ["ACCELERATE_USE_CPU"] = "true" if kind == "cpu" else "false"
-    if compute.processes > 1:
+    if asked > 1:
         _init_process_group(kind, rendezvous)
+    else:
+        # With these Accelerate would wait for peers, even for one process.
+        for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
+            os.environ.pop(name, None)
     accelerator = accelerate.Accelerator(
         cpu=kind == "cpu",
         log_with=trackers,

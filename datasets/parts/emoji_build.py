@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from subnetbench.datasets.parts.emoji_archive import EmojiArchive
-from subnetbench.datasets.parts.emoji_sources import CUT_VENDORS, NAMES, PACKAGES, VENDORS, collect_packages
+from subnetbench.datasets.parts.emoji_sources import CUT_SIZE, CUT_VENDORS, NAMES, PACKAGES, VENDORS, collect_packages
 from subnetbench.harness.data import digest_of
 from subnetbench.harness.errors import DataError
 
@@ -28,7 +28,6 @@ FULL_CONCEPTS, FULL_IMAGES = 1582, 9614
 RASTERISER = "0.5.0"
 MIN_VENDORS = 4
 
-CUT_SIZE = 32
 CUT_CONCEPTS = (200, 40, 160)  # train, validation, test
 
 # Drawings of two concepts count as the same when all their pixels are equal at this size. It is fixed, so that
@@ -175,9 +174,7 @@ def draw(svg: str, size: int) -> np.ndarray:
     try:
         import resvg_py
     except ModuleNotFoundError:
-        raise DataError(
-            "resvg-py, which draws the emoji, is not installed: pip install 'subnetbench[emoji]'"
-        ) from None
+        raise DataError("resvg-py, which draws the emoji, is not installed: pip install 'subnetbench[emoji]'") from None
     from PIL import Image
 
     sized = svg.replace("<svg ", f'<svg width="{size}" height="{size}" ', 1)

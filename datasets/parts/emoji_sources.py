@@ -40,9 +40,7 @@ def _iconify(name: str, version: str, licence: str, sha256: str) -> Package:
 # One artist's drawing of every concept. Left out on purpose: `fluent-emoji` and its 3D renderings, which are the
 # drawings of `fluent-emoji-flat` again and would let a query find its own picture.
 VENDORS: dict[str, Package] = {
-    "noto": _iconify(
-        "noto", "1.2.9", "Apache-2.0", "3e918d88fc945c0bb3d468dbace6f88caef67f01c9f0e7bcae0915a042e8f1ad"
-    ),
+    "noto": _iconify("noto", "1.2.9", "Apache-2.0", "3e918d88fc945c0bb3d468dbace6f88caef67f01c9f0e7bcae0915a042e8f1ad"),
     "noto-v1": _iconify(
         "noto-v1", "1.2.5", "Apache-2.0", "2bf62c26c2c2884aa99e90aec942cdaee17a5921f05690694f4978ad4b017c37"
     ),
@@ -68,10 +66,9 @@ VENDORS: dict[str, Package] = {
 
 # The vendors of the embedded cut: their licences let the drawings travel with the program.
 CUT_VENDORS = ("noto", "noto-v1", "twemoji", "fluent-emoji-flat", "emojione")
+CUT_SIZE = 32  # pixels
 
-NAMES = Package(
-    "emojibase-data", "17.0.0", "MIT", "d01d0e2ca4e22cb402679532155342c71e2e871f25c32223c013b8b166ebdf5a"
-)
+NAMES = Package("emojibase-data", "17.0.0", "MIT", "d01d0e2ca4e22cb402679532155342c71e2e871f25c32223c013b8b166ebdf5a")
 
 PACKAGES: tuple[Package, ...] = (*VENDORS.values(), NAMES)
 

@@ -1,9 +1,13 @@
-"""Stratified draws that several data sets share: validation from training, and `train_size`."""
+"""What data sets share in making splits: stratified draws, renumbered classes, and the digest of it all."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 from subnetbench.harness.config import DatasetConfig
-from subnetbench.harness.data import Split
+from subnetbench.harness.data import ImageFiles, Split, digest_of
 from subnetbench.harness.errors import UserError
 from subnetbench.harness.streams import sample_uniforms, stream_key
 
@@ -16,28 +20,56 @@ def stratified_order(labels: np.ndarray, seed: int, purpose: str) -> np.ndarray:
     chance = sample_uniforms(stream_key(seed, "split", purpose), np.arange(len(labels)), 1)[:, 0]
     by_class = np.lexsort((chance, labels))
     counts = np.bincount(labels)
-    starts = np.cumsum(counts) - counts
     rank = np.empty(len(labels), np.int64)
-    rank[by_class] = np.arange(len(labels)) - np.repeat(starts, counts)
+    rank[by_class] = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
     return np.lexsort((chance, rank / counts[labels]))
 
 
-def hold_out(labels: np.ndarray, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Stratified training and validation indices, each in ascending order; `size` of them for validation."""
-    order = stratified_order(labels, seed, "validation")
-    return np.sort(order[size:]), np.sort(order[:size])
+def hold_out(split: Split, size: int, seed: int, purpose: str) -> tuple[Split, Split]:
+    """`split` without a stratified draw of `size` samples, and that draw, both in their old order."""
+    order = stratified_order(split.labels, seed, purpose)
+    return split.subset(np.sort(order[size:])), split.subset(np.sort(order[:size]), purpose)
 
 
-def limit_training(split: Split, config: DatasetConfig) -> Split:
+def limit_training(train: Split, config: DatasetConfig) -> Split:
     """The training split cut to `config.train_size`, stratified. Raises `UserError` if a class would be empty."""
     size = config.train_size
-    if size is None or size == len(split):
-        return split
-    if not split.num_classes <= size <= len(split):
+    if size is None:
+        return train
+    if not train.num_classes <= size <= len(train):
         raise UserError(
             "a training subset holds every class and no more than there is",
             field="data.train_size",
             value=size,
-            allowed=f"{split.num_classes} to {len(split)}",
+            allowed=f"{train.num_classes} to {len(train)}",
         )
-    return split.subset(np.sort(stratified_order(split.labels, config.split_seed, "train_size")[:size]))
+    return train.subset(np.sort(stratified_order(train.labels, config.split_seed, "train_size")[:size]))
+
+
+def renumbered(split: Split) -> Split:
+    """The same samples with labels 0..K-1 over the classes that they have."""
+    present, labels = np.unique(split.labels, return_inverse=True)
+    return replace(split, labels=labels.astype(np.int64), classes=tuple(split.classes[i] for i in present))
+
+
+def findable(split: Split) -> Split:
+    """`split` without images that are alone in their class, renumbered: a query needs something to find."""
+    counts = np.bincount(split.labels)
+    return renumbered(split.subset(np.flatnonzero(counts[split.labels] >= 2)))
+
+
+def digest_of_splits(protocol: str, splits: Sequence[Split], base: Path | None = None) -> str:
+    """A digest of how the splits were made and of all that they hold.
+
+    Of image files it takes the paths below `base` and the lengths, not the bytes: reading a large collection at
+    every start would cost more than many a run.
+    """
+    parts: list[object] = [protocol]
+    for split in splits:
+        parts += [split.labels, split.classes, split.captions]
+        if isinstance(split.images, ImageFiles):
+            assert base is not None
+            parts += [(path.relative_to(base).as_posix(), path.stat().st_size) for path in split.images.paths]
+        else:
+            parts.append(split.images.tensor)
+    return digest_of(*parts)

@@ -11,9 +11,9 @@ import torch
 
 # Measured on two CPU threads with rows of 5,000 to 60,000 scores. Ranking one item by counting the better ones
 # costs about a fiftieth of sorting the row on one thread; `torch.topk` is cheaper than sorting while it returns
-# less than about a twentieth of the row.
+# less than about a fiftieth of the row.
 MOST_COUNTED = 24
-TOPK_SHARE = 20
+TOPK_SHARE = 50
 _CHUNK_SCORES = 1 << 20
 
 
@@ -48,64 +48,65 @@ def descending_order(scores: torch.Tensor) -> torch.Tensor:
 def ranks(scores: torch.Tensor, items: torch.Tensor, depth: int | None = None) -> torch.Tensor:
     """0-based ranks (b, r) int64 of `items` (b, r) within the rows of `scores` (b, n).
 
-    The rank of an item is the number of items before it. Entries of `items` below 0 are padding and get the rank n.
-    With `depth`, items that are not among the `depth` best may get the rank n, which saves time.
+    The rank of an item is the number of items before it. What is not ranked has the rank n: entries of `items` below
+    0, which are padding, and items whose score is -inf. With `depth`, items that are not among the `depth` best may
+    have it too, which saves time.
     """
     n = scores.shape[1]
     depth = min(depth or n, n)
-    if scores.device.type == "cpu":
-        few = items.shape[1] <= MOST_COUNTED
-        if few or depth * TOPK_SHARE >= n:
-            result = np.full(items.shape, n, dtype=np.int64)
-            arrays = scores.numpy(), items.numpy(), result
-            find = _count_row if few else _sort_row
-
-            def rank(part: slice) -> None:
-                for row, wanted, target in zip(*(array[part] for array in arrays), strict=True):
-                    find(row, wanted, target)
-
-            # Counting is made of calls too short to gain from a second thread.
-            rank(slice(None)) if few else _in_threads(rank, len(result))
-            return torch.from_numpy(result)
-    return _ranks_from_order(scores, items, depth)
+    few = items.shape[1] <= MOST_COUNTED
+    if scores.device.type == "cpu" and (few or depth * TOPK_SHARE >= n):
+        result = _ranks_by_row(scores.numpy(), items.numpy(), few)
+    else:
+        result = _ranks_from_order(scores, items, depth)
+    unranked = (items < 0) | (scores.gather(1, items.clamp(min=0)) == -torch.inf)
+    return result.masked_fill_(unranked, n)
 
 
 def _ranks_from_order(scores: torch.Tensor, items: torch.Tensor, depth: int) -> torch.Tensor:
     n = scores.shape[1]
-    result = torch.full_like(items, n)
+    result = torch.empty_like(items)
     positions = torch.arange(depth, device=scores.device)
-    rows = max(1, _CHUNK_SCORES // n) if scores.device.type == "cpu" else len(scores)
-    for start in range(0, len(scores), max(rows, 1)):
+    rows = max(1, _CHUNK_SCORES // n) if scores.device.type == "cpu" else max(1, len(scores))
+    for start in range(0, len(scores), rows):
         part = slice(start, start + rows)
         order = best(scores[part], depth)
         rank_of = torch.full(scores[part].shape, n, device=scores.device)
         rank_of.scatter_(1, order, positions.expand(len(order), depth))
-        found = rank_of.gather(1, items[part].clamp(min=0))
-        result[part] = torch.where(items[part] < 0, n, found)
+        result[part] = rank_of.gather(1, items[part].clamp(min=0))
     return result
+
+
+def _ranks_by_row(scores: np.ndarray, items: np.ndarray, few: bool) -> torch.Tensor:
+    result = np.empty(items.shape, dtype=np.int64)
+    find = _count_row if few else _sort_row
+
+    def rank(part: slice) -> None:
+        for row, wanted, target in zip(scores[part], items[part], result[part], strict=True):
+            find(row, wanted, target)
+
+    # Counting is made of calls too short to gain from a second thread.
+    rank(slice(None)) if few else _in_threads(rank, len(result))
+    return torch.from_numpy(result)
 
 
 def _count_row(row: np.ndarray, wanted: np.ndarray, target: np.ndarray) -> None:
     """Ranks of a few items: two comparisons of the row with each item's score."""
     for column, item in enumerate(wanted.tolist()):
-        if item >= 0:
-            score = row[item]
-            target[column] = np.count_nonzero(row[:item] >= score) + np.count_nonzero(row[item + 1 :] > score)
+        score = row[item]
+        target[column] = np.count_nonzero(row[:item] >= score) + np.count_nonzero(row[item + 1 :] > score)
 
 
 def _sort_row(row: np.ndarray, wanted: np.ndarray, target: np.ndarray) -> None:
     """Ranks of many items: sort what is no worse than the worst of them."""
-    real = wanted >= 0
-    wanted = wanted[real]
-    if not len(wanted):
-        return
+    wanted = np.where(wanted < 0, wanted.max(), wanted)
     reached = row >= row[wanted].min()
     if 2 * np.count_nonzero(reached) < len(row):
         candidates = np.flatnonzero(reached)
         row, wanted = row[candidates], np.searchsorted(candidates, wanted)
     rank_of = np.empty(len(row), dtype=np.int64)
     rank_of[_row_order(row)] = np.arange(len(row))
-    target[real] = rank_of[wanted]
+    target[:] = rank_of[wanted]
 
 
 def _row_order(row: np.ndarray) -> np.ndarray:

@@ -31,12 +31,12 @@ class Devices:
     """What runs share: CPU slots, and GPUs of which each serves `runs_per_gpu` runs at most."""
 
     cpu_slots: int
-    gpus: tuple[int, ...] = ()
+    gpus: tuple[str, ...] = ()
     runs_per_gpu: int = 1
-    _load: dict[int, int] = field(default_factory=dict)
+    _load: dict[str, int] = field(default_factory=dict)
     _cpu_used: int = 0
 
-    def take(self, spec: RunSpec) -> list[int] | None:
+    def take(self, spec: RunSpec) -> list[str] | None:
         """GPU ids for a run's ranks (none for a CPU run), or None when it must wait."""
         ranks = spec.compute.processes
         if self.gpus and spec.compute.device != "cpu":
@@ -54,7 +54,7 @@ class Devices:
         self._cpu_used += needed
         return []
 
-    def give_back(self, spec: RunSpec, gpus: Sequence[int]) -> None:
+    def give_back(self, spec: RunSpec, gpus: Sequence[str]) -> None:
         for gpu in gpus:
             self._load[gpu] -= 1
         if not gpus:
@@ -69,7 +69,7 @@ class _Running:
     spec: RunSpec
     folder: RunFolder
     ranks: list[BaseProcess]
-    gpus: list[int]
+    gpus: list[str]
     rendezvous: Path | None
     started: float
     stop_asked: float | None = None
@@ -129,7 +129,7 @@ class LocalLauncher:
                 self._start(spec, gpus)
         return waiting
 
-    def _start(self, spec: RunSpec, gpus: list[int]) -> None:
+    def _start(self, spec: RunSpec, gpus: list[str]) -> None:
         folder = RunFolder(self.results, spec.run_id)
         folder.create(spec.model_dump_json(indent=1))
         folder.failure_file.unlink(missing_ok=True)
@@ -137,15 +137,12 @@ class LocalLauncher:
         rendezvous = folder.path / f"rendezvous-{uuid.uuid4().hex}" if size > 1 else None
         ranks = []
         for rank in range(size):
-            environment = {
-                "RANK": str(rank),
-                "LOCAL_RANK": str(rank),
-                "WORLD_SIZE": str(size),
-                "LOCAL_WORLD_SIZE": str(size),
-                "OMP_NUM_THREADS": str(spec.compute.threads),
-            }
+            environment = {"OMP_NUM_THREADS": str(spec.compute.threads)}
+            if size > 1:
+                places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
+                environment |= {name: str(value) for name, value in places.items()}
             if self.devices.gpus:
-                environment["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
+                environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
             settings = {**self.settings, "rendezvous": rendezvous}
             ranks.append(start_rank(RankPlan(folder.spec_file, self.results, settings, environment)))
         self.running[spec.run_id] = _Running(spec, folder, ranks, gpus, rendezvous, time.monotonic())

@@ -7,7 +7,7 @@ the reason in `RecordSet.skipped`.
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from subnetbench.harness.errors import UserError
 from subnetbench.harness.records import schema as schema_module
-from subnetbench.harness.records.record import RECORDS_FOLDER
+from subnetbench.harness.records.record import MERGED_PREFIX, RECORDS_FOLDER
 from subnetbench.harness.records.schema import STATUSES, Column
 
 MAX_FILE_BYTES = 2**30
@@ -27,6 +27,7 @@ MAX_TEXT_BYTES = 2**20
 """Longest text of a `*_json` column; other texts may have `MAX_NAME_BYTES`."""
 MAX_NAME_BYTES = 4096
 
+_ENCODED = pa.dictionary(pa.int32(), schema_module.TEXT)
 _PLAIN_BYTES = 2**27  # decode strings row by row only if that can never need more memory than this
 _THREADS = 2
 _LISTINGS = 8  # a merge may replace the files that were listed; it is over long before this many listings
@@ -51,7 +52,8 @@ class RecordSet:
     runs: pa.Table
     scores: pa.Table
     skipped: tuple[Skipped, ...] = ()
-    files: int = 0
+    files: tuple[Path, ...] = ()
+    """The files that the records came from."""
     duplicates: int = 0
     """Records that were met more than once (a folder given twice, a merge under way) and are held once."""
 
@@ -89,33 +91,52 @@ def read_records(paths: Path | str | Iterable[Path | str], columns: Sequence[str
     """
     roots = [paths] if isinstance(paths, Path | str) else list(paths)
     wanted = _wanted_columns(columns)
+    files = record_files(roots)
     for _ in range(_LISTINGS):
+        listed, outcomes = files, _read_all(files, wanted)
+        # A merge under way may have moved records from files that this listing missed to one it could not know.
         files = record_files(roots)
-        parts = _read_all(files, wanted)
-        if not any(isinstance(part, FileNotFoundError) for part in parts):
+        new = set(files).difference(listed)
+        if not set(listed).difference(files) and not any(f.name.startswith(MERGED_PREFIX) for f in new):
             break
-    return _assemble(files, parts, wanted)
+    return _assemble(listed, outcomes, wanted)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """The columns to read; what follows from them is worked out once, not for each of thousands of files."""
+
+    columns: tuple[Column, ...]
+
+    def __post_init__(self) -> None:
+        fields = [pa.field(c.name, c.type, nullable=c.nullable) for c in self.columns]
+        object.__setattr__(self, "schema", pa.schema(fields))
+
+    schema: pa.Schema = field(init=False)
+
+    def names(self, *, of_score: bool) -> list[str]:
+        return [column.name for column in self.columns if column.of_score == of_score]
 
 
 @dataclass(frozen=True)
 class _Part:
-    """The records of one file; `scores` has no `run` column yet, `run_of_row` gives it."""
+    """The rows of one file, the first row of each of its records, and the record of each row."""
 
-    runs: pa.Table
-    scores: pa.Table
-    run_of_row: np.ndarray
-
-
-_Outcome = _Part | str | FileNotFoundError
+    rows: pa.Table
+    heads: pa.Table
+    record_of_row: np.ndarray
 
 
-def _wanted_columns(columns: Sequence[str] | None) -> list[Column]:
+_Outcome = _Part | str
+
+
+def _wanted_columns(columns: Sequence[str] | None) -> _Wanted:
     always = {"record_id", "run_id", "attempt", "status", "schema_version", "schema_meaning", "seed"}
     known = set(schema_module.run_columns())
     names = known if columns is None else {*columns, *always}
     if strange := sorted(names - known):
         raise UserError("no such column of a record", field="columns", value=strange[0])
-    return [column for column in schema_module.COLUMNS if column.of_score or column.name in names]
+    return _Wanted(tuple(c for c in schema_module.COLUMNS if c.of_score or c.name in names))
 
 
 def _files_below(folder: Path) -> list[Path]:
@@ -136,7 +157,7 @@ def _parquet_files(folder: Path) -> list[Path]:
         ]
 
 
-def _read_all(files: Sequence[Path], wanted: list[Column]) -> list[_Outcome]:
+def _read_all(files: Sequence[Path], wanted: _Wanted) -> list[_Outcome]:
     """The outcome for each file, in order. Threads take interleaved shares: one task a file costs more than it."""
     if len(files) < 2 * _THREADS:
         return [_read_file(file, wanted) for file in files]
@@ -148,61 +169,57 @@ def _read_all(files: Sequence[Path], wanted: list[Column]) -> list[_Outcome]:
     return outcomes
 
 
-def _read_file(path: Path, wanted: list[Column]) -> _Outcome:
+def _read_file(path: Path, wanted: _Wanted) -> _Outcome:
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             return f"larger than {MAX_FILE_BYTES:,} bytes"
         # Not memory-mapped: someone may truncate the file under the map, which would kill this process.
         return _decode(path.read_bytes(), wanted)
-    except FileNotFoundError as error:
-        return error
+    except FileNotFoundError:
+        return "vanished while it was read"
     except Exception as error:
         # The decoder meets bytes that anybody can write; whatever it raises concerns this file alone.
         return f"not a readable parquet file: {type(error).__name__}: {str(error).splitlines()[0][:200]}"
 
 
-def _decode(content: bytes, wanted: list[Column]) -> _Part | str:
+def _decode(content: bytes, wanted: _Wanted) -> _Part | str:
     file = pq.ParquetFile(pa.BufferReader(content))
-    rows = file.metadata.num_rows
-    size = sum(file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups))
-    if "schema_version" not in file.schema_arrow.names:
-        return "not a record: it has no column 'schema_version'"
-    if rows == 0:
+    footer = file.metadata  # its `schema` is not asked for: that makes a cycle, which the collector has to undo
+    size = sum(footer.row_group(i).total_byte_size for i in range(footer.num_row_groups))
+    if footer.num_rows == 0:
         return "it has no rows"
-    if rows > MAX_ROWS or size > MAX_UNCOMPRESSED_BYTES:
-        return f"too large: {rows:,} rows, {size:,} bytes uncompressed"
-    if rows * size > _PLAIN_BYTES:
-        strings = [column.name for column in wanted if column.type == schema_module.TEXT]
+    if footer.num_rows > MAX_ROWS or size > MAX_UNCOMPRESSED_BYTES:
+        return f"too large: {footer.num_rows:,} rows, {size:,} bytes uncompressed"
+    if footer.num_rows * size > _PLAIN_BYTES:
+        strings = [column.name for column in wanted.columns if column.type == schema_module.TEXT]
         file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=strings)
-    names = [column.name for column in wanted if column.name in file.schema_arrow.names]
-    table = file.read(columns=names, use_threads=rows > 100_000)
+    # Columns that are not there are left out of the table without an error; `_conform` sees to them.
+    table = file.read(columns=wanted.schema.names, use_threads=footer.num_rows > 100_000)
     table = _conform(table, wanted)
-    return table if isinstance(table, str) else _split(table, wanted)
+    return table if isinstance(table, str) else _split(table)
 
 
-def _conform(table: pa.Table, wanted: list[Column]) -> pa.Table | str:
+def _conform(table: pa.Table, wanted: _Wanted) -> pa.Table | str:
     """The wanted columns in order and with their types (strings may stay dictionary-encoded), or what is wrong."""
-    if table.schema.equals(_expected_schema(wanted)):
+    if table.schema.equals(wanted.schema):
         return table
+    if "schema_version" not in table.column_names:
+        return "not a record: it has no column 'schema_version'"
     version = pc.min(table["schema_version"]).as_py()
     if type(version) is not int:
         return "its schema_version is not a number"
     arrays = []
-    for column in wanted:
+    for column in wanted.columns:
         if column.name in table.column_names:
             array = table[column.name]
             if _kind(array.type) != _kind(column.type):
                 return f"column {column.name!r} has type {array.type}, not {column.type}"
-            arrays.append(array if pa.types.is_dictionary(array.type) else array.cast(column.type))
+            arrays.append(array.cast(_ENCODED if pa.types.is_dictionary(array.type) else column.type))
         elif column.since > version:
             arrays.append(pa.repeat(pa.scalar(column.default, column.type), len(table)))
         else:
             return f"it has no column {column.name!r}"
-    return pa.table(arrays, names=[column.name for column in wanted])
-
-
-def _expected_schema(wanted: list[Column]) -> pa.Schema:
-    return pa.schema([pa.field(c.name, c.type, nullable=c.nullable) for c in wanted])
+    return pa.table(arrays, names=[column.name for column in wanted.columns])
 
 
 def _kind(kind: pa.DataType) -> str:
@@ -219,54 +236,58 @@ def _kind(kind: pa.DataType) -> str:
     return str(kind)
 
 
-def _split(table: pa.Table, wanted: list[Column]) -> _Part | str:
+def _split(table: pa.Table) -> _Part | str:
     """Separate what is the same in all rows of a record from the scores."""
-    record = table["record_id"].combine_chunks()
-    if record.null_count:
+    records = table["record_id"].combine_chunks()
+    if records.null_count:
         return "column 'record_id' is null in some rows"
-    encoded = record if pa.types.is_dictionary(record.type) else record.dictionary_encode()
-    codes = encoded.indices.to_numpy()
-    first_row = np.full(len(encoded.dictionary), -1)
+    if not pa.types.is_dictionary(records.type):
+        records = records.dictionary_encode()
+    if len(records.dictionary) == 1:  # the file of one run; `take` would cost as much as reading it
+        return _Part(table, table.slice(0, 1), np.zeros(len(table), np.int64))
+    codes = records.indices.to_numpy()
+    first_row = np.full(len(records.dictionary), -1)
     first_row[codes[::-1]] = np.arange(len(codes) - 1, -1, -1)  # the last assignment to a place wins
     used = first_row >= 0
-    runs = table.select([c.name for c in wanted if not c.of_score])
-    scores = table.select([c.name for c in wanted if c.of_score])
-    return _Part(runs.take(first_row[used]), scores, (np.cumsum(used) - 1)[codes])
+    return _Part(table, table.take(first_row[used]), (np.cumsum(used) - 1)[codes])
 
 
-def _assemble(files: Sequence[Path], outcomes: Sequence[_Outcome], wanted: list[Column]) -> RecordSet:
-    skipped = [Skipped(file, str(o)) for file, o in zip(files, outcomes, strict=True) if isinstance(o, str)]
+def _assemble(files: Sequence[Path], outcomes: Sequence[_Outcome], wanted: _Wanted) -> RecordSet:
+    skipped = [Skipped(file, o) for file, o in zip(files, outcomes, strict=True) if isinstance(o, str)]
     parts = [(file, o) for file, o in zip(files, outcomes, strict=True) if isinstance(o, _Part)]
     runs, scores = _concatenate(parts, wanted)
     if _fault(runs) or _fault(scores):
-        faults = [_fault(part.runs) or _fault(part.scores) for _, part in parts]
+        faults = [_fault(part.rows) for _, part in parts]
         skipped += [Skipped(file, fault) for (file, _), fault in zip(parts, faults, strict=True) if fault]
         parts = [part for part, fault in zip(parts, faults, strict=True) if not fault]
         runs, scores = _concatenate(parts, wanted)
     runs, scores, duplicates = _once(runs, scores)
-    return RecordSet(runs, scores, tuple(sorted(skipped, key=lambda s: s.path)), len(files), duplicates)
+    skipped.sort(key=lambda item: item.path)
+    return RecordSet(runs, scores, tuple(skipped), tuple(file for file, _ in parts), duplicates)
 
 
-def _concatenate(parts: Sequence[tuple[Path, _Part]], wanted: list[Column]) -> tuple[pa.Table, pa.Table]:
-    runs = _stack([part.runs for _, part in parts], [c for c in wanted if not c.of_score])
-    scores = _stack([part.scores for _, part in parts], [c for c in wanted if c.of_score])
-    lengths = [len(part.runs) for _, part in parts]
+def _concatenate(parts: Sequence[tuple[Path, _Part]], wanted: _Wanted) -> tuple[pa.Table, pa.Table]:
+    runs = _stack([part.heads for _, part in parts], wanted, of_score=False)
+    scores = _stack([part.rows for _, part in parts], wanted, of_score=True)
+    lengths = [len(part.heads) for _, part in parts]
     file = np.repeat(np.arange(len(parts), dtype=np.int32), lengths)
     paths = pa.array([str(path) for path, _ in parts], pa.string())
     runs = runs.append_column("file", pa.DictionaryArray.from_arrays(file, paths))
-    starts = np.cumsum([0, *lengths])
-    rows = [part.run_of_row + start for (_, part), start in zip(parts, starts[:-1], strict=True)]
-    run = np.concatenate(rows) if rows else np.zeros(0)
+    starts = np.cumsum([0, *lengths])[:-1]
+    rows = [part.record_of_row + start for (_, part), start in zip(parts, starts, strict=True)]
+    run = np.concatenate([np.zeros(0, np.int64), *rows])
     return runs, scores.add_column(0, "run", pa.array(run.astype(np.int32)))
 
 
-def _stack(tables: Sequence[pa.Table], columns: list[Column]) -> pa.Table:
-    """One table of single chunks, its strings dictionary-encoded."""
-    expected = _expected_schema(columns)
-    plain = [table for table in tables if table.schema.equals(expected)]
-    others = [table for table in tables if not table.schema.equals(expected)]
-    whole = pa.concat_tables([expected.empty_table(), *plain]).combine_chunks()
-    encoded = [_encode_strings(table) for table in (whole, *others)]
+def _stack(tables: Sequence[pa.Table], wanted: _Wanted, *, of_score: bool) -> pa.Table:
+    """One table of single chunks, its strings dictionary-encoded: the score columns, or all others."""
+    plain: list[pa.Table] = [wanted.schema.empty_table()]
+    others: list[pa.Table] = []
+    for table in tables:
+        (plain if table.schema.equals(wanted.schema) else others).append(table)
+    names = wanted.names(of_score=of_score)
+    whole = pa.concat_tables(plain).select(names).combine_chunks()
+    encoded = [_encode_strings(table) for table in (whole, *(other.select(names) for other in others))]
     return pa.concat_tables(encoded).unify_dictionaries().combine_chunks()
 
 

@@ -18,10 +18,19 @@ from subnetbench.harness.errors import SubnetbenchError
 Status = Literal["finished", "failed", "pruned", "partial"]
 
 RECORDS_FOLDER = "records"
+MERGED_PREFIX = "merged-"
 TRIVIAL = "trivial"
 """Variant of the rows that hold a trivial baseline: `trivial`, or `trivial:chance`, `trivial:raw_pixels`, ..."""
 
 _ERROR_LENGTH = 500
+# A leaderboard opens thousands of these files, and most of its time goes into footers and page headers: no
+# statistics, no second copy of the schema, and dictionary pages only for the long texts.
+_SMALL_FILE: dict[str, Any] = {
+    "compression": "snappy",
+    "write_statistics": False,
+    "store_schema": False,
+    "use_dictionary": ["config_json", "spec_json", "versions_json"],
+}
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 
 
@@ -160,18 +169,19 @@ def write_record(folder: Path | str, record: RunRecord) -> Path:
     while True:
         path = target / f"{record.run_id}-{record.attempt}.parquet"
         try:
-            publish_table(to_table(record), path, overwrite=False)
+            publish_table(to_table(record), path, overwrite=False, **_SMALL_FILE)
         except FileExistsError:
             record = dataclasses.replace(record, attempt=record.attempt + 1)
         else:
             return path
 
 
-def publish_table(table: Any, path: Path, *, overwrite: bool, compression: str = "snappy") -> None:
+def publish_table(table: Any, path: Path, *, overwrite: bool, **parquet_options: Any) -> None:
     """Write a table beside `path`, flush it to the disk, then give it its name in one step.
 
-    The temporary name does not end in `.parquet`, so that globs of other readers pass over it. Raises
-    `FileExistsError` if `path` exists and may not be written over, `SubnetbenchError` if the disk refuses.
+    `parquet_options` go to `pyarrow.parquet.write_table`. The temporary name does not end in `.parquet`, so that
+    globs of other readers pass over it. Raises `FileExistsError` if `path` exists and may not be written over,
+    `SubnetbenchError` if the disk refuses.
     """
     import pyarrow.parquet as pq
 
@@ -184,8 +194,7 @@ def publish_table(table: Any, path: Path, *, overwrite: bool, compression: str =
         raise FileExistsError(path)
     try:
         with open(temporary, "xb") as file:
-            # Statistics are of no use in files this small and make the footer, which every reader parses, larger.
-            pq.write_table(table, file, compression=compression, write_statistics=False)
+            pq.write_table(table, file, **parquet_options)
             file.flush()
             os.fsync(file.fileno())
         _rename(temporary, path, overwrite)

@@ -192,13 +192,17 @@ class LogSums:
         world.sum_([sums, weights])
         return dict(zip(names, (sums / weights).tolist(), strict=True))
 
-    def state(self) -> dict[str, dict[str, float]]:
-        """Everything, as plain numbers, to go on after an interruption."""
-        return {"sums": {name: value.item() for name, value in self._sums.items()}, "weights": dict(self._weights)}
+    def state(self, world: World) -> dict[str, list[float]]:
+        """Sum and weight of each name over all ranks, to go on after an interruption."""
+        names = sorted(self._sums)
+        values = [[self._sums[name].item() for name in names], [self._weights[name] for name in names]]
+        table = torch.tensor(values, dtype=torch.float64, device=self._device)
+        world.sum_([table])
+        return {name: table[:, i].tolist() for i, name in enumerate(names)}
 
-    def load(self, state: dict[str, dict[str, float]]) -> None:
-        self._sums = {
-            name: torch.tensor(value, dtype=torch.float64, device=self._device)
-            for name, value in state["sums"].items()
-        }
-        self._weights = dict(state["weights"])
+    def load(self, state: dict[str, list[float]], world: World) -> None:
+        """Go on from `state`; rank 0 carries what all ranks had summed."""
+        share = 1.0 if world.is_main else 0.0
+        for name, (total, weight) in state.items():
+            self._sums[name] = torch.tensor(total * share, dtype=torch.float64, device=self._device)
+            self._weights[name] = weight * share

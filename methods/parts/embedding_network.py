@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from subnetbench.methods.parts.batch_norm import freeze_batch_norms
 from subnetbench.methods.parts.feature_maps import feature_map_backbone
 from subnetbench.methods.parts.pooling import l2_normalise, make_pool
 
@@ -49,9 +50,7 @@ class EmbeddingNetwork(nn.Module):
     def train(self, mode: bool = True) -> "EmbeddingNetwork":
         super().train(mode)
         if self.freeze_batch_statistics:
-            for module in self.modules():
-                if "BatchNorm" in type(module).__name__:
-                    module.eval()
+            freeze_batch_norms(self)
         return self
 
     @torch.no_grad()
@@ -97,6 +96,4 @@ def embedding_network(
     backbone = feature_map_backbone(architecture, image_size=image_size, channels=channels, pretrained=pretrained)
     pooling = make_pool(pool, backbone.map_shape[0])
     features = pooling(torch.zeros(1, *backbone.map_shape)).shape[1]
-    return EmbeddingNetwork(
-        backbone.module, pooling, features, dim, freeze_batch_statistics=freeze_batch_statistics
-    )
+    return EmbeddingNetwork(backbone.module, pooling, features, dim, freeze_batch_statistics=freeze_batch_statistics)

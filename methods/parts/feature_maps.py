@@ -1,7 +1,7 @@
 """Backbones that end in a feature map: torchvision and timm models without their heads, and small networks.
 
-Names are tried in this order: `cifar_resnetN` and `cifar_resnetNxW` (the networks of He et al. 2016 for 32 pixel
-images, depth N = 6 n + 2, W times as wide), torchvision's names, timm's names. `timm/NAME` means timm's model.
+Names are tried in this order: `cifar_resnetN` and `cifar_resnetNxW` (the residual networks for 32 pixel images of
+depth N = 6 n + 2, W times as wide), torchvision's names, timm's names. `timm/NAME` means timm's model.
 """
 
 import re
@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from subnetbench.harness.errors import DataError, UserError, nearest
+from subnetbench.methods.parts.small_networks import CifarResNet
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -45,69 +45,26 @@ def feature_map_backbone(
         if re.fullmatch(r"cifar_resnet\d+(x\d+)?", architecture):
             if pretrained:
                 raise UserError("there are no pretrained weights", field="architecture", value=architecture)
-            module: nn.Module = CifarResNet.by_name(architecture, channels)
+            module: nn.Module = _cifar_resnet(architecture, channels)
         elif channels == 3 and architecture in _torchvision_names():
             module, mean, std = _torchvision_backbone(architecture, image_size, pretrained)
         else:
-            module, mean, std = _timm_backbone(
-                architecture.removeprefix("timm/"), image_size, channels, pretrained
-            )
-    except (UserError, MemoryError):
-        raise
+            module, mean, std = _timm_backbone(architecture.removeprefix("timm/"), image_size, channels, pretrained)
     except Exception as error:
-        if not pretrained:
-            raise
-        raise DataError(f"the pretrained weights of {architecture!r} cannot be had: {error}") from error
+        if pretrained and not isinstance(error, UserError):
+            raise DataError(f"the pretrained weights of {architecture!r} cannot be had: {error}") from error
+        raise
     shape = _dry_run(module, architecture, channels, image_size)
     return Backbone(module, shape, *((mean, std) if pretrained else (None, None)))
 
 
-class CifarResNet(nn.Module):
-    """Three stages of basic blocks at full, half and quarter resolution (He et al. 2016, section 4.2).
-
-    Shortcuts that change the shape are 1x1 convolutions.
-    """
-
-    def __init__(self, blocks: int, width: int = 1, channels: int = 3) -> None:
-        super().__init__()
-        planes = [16 * width, 32 * width, 64 * width]
-        layers: list[nn.Module] = [_conv_norm(channels, planes[0], 3), nn.ReLU(inplace=True)]
-        previous = planes[0]
-        for stage, size in enumerate(planes):
-            for block in range(blocks):
-                layers.append(_BasicBlock(previous, size, stride=2 if stage and not block else 1))
-                previous = size
-        self.layers = nn.Sequential(*layers)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out")
-
-    @classmethod
-    def by_name(cls, name: str, channels: int = 3) -> "CifarResNet":
-        depth, _, width = name.removeprefix("cifar_resnet").partition("x")
-        if int(depth) < 8 or int(depth) % 6 != 2:
-            raise UserError("no such depth", field="architecture", value=name, allowed="6 n + 2: 8, 14, 20, ...")
-        return cls((int(depth) - 2) // 6, int(width or 1), channels)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.layers(images)
-
-
-class _BasicBlock(nn.Module):
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = _conv_norm(inputs, outputs, 3, stride)
-        self.conv2 = _conv_norm(outputs, outputs, 3)
-        same = stride == 1 and inputs == outputs
-        self.shortcut = nn.Identity() if same else _conv_norm(inputs, outputs, 1, stride)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.conv2(F.relu(self.conv1(x))) + self.shortcut(x))
-
-
-def _conv_norm(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
-    conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(outputs))
+def _cifar_resnet(name: str, channels: int) -> nn.Sequential:
+    depth, _, width = name.removeprefix("cifar_resnet").partition("x")
+    if int(depth) < 8 or int(depth) % 6 != 2:
+        raise UserError("no such depth", field="architecture", value=name, allowed="6 n + 2: 8, 14, 20, ...")
+    network = CifarResNet(blocks=(int(depth) - 2) // 6, width=16 * int(width or 1), channels=channels)
+    stages = [network.stage1, network.stage2, network.stage3]
+    return nn.Sequential(network.conv0, network.bn0, nn.ReLU(inplace=True), *stages)
 
 
 def _torchvision_names() -> set[str]:

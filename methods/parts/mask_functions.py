@@ -34,7 +34,7 @@ def logistic_noise_(uniform: Tensor) -> Tensor:
 
 
 class GumbelGate(Function):
-    """ASLP: a two-way Gumbel-softmax gate (Dupont et al. 2022), with one logistic variable in place of two Gumbels.
+    """ASLP: a two-way Gumbel-softmax gate (Dupont et al. 2022), one logistic variable for two Gumbels.
 
     With L = threshold (logistic noise), y = sigmoid((s - L) / tau): hard gates are [s >= L], soft ones y, and
     both pass on the gradient of y: dL/ds = G w c y (1 - y) / tau. `scale` c is a 0-d tensor, or None for 1.
@@ -76,7 +76,7 @@ class GumbelGate(Function):
 
 
 class BernoulliGate(Function):
-    """Supermask: a Bernoulli(sigmoid(s)) gate (Zhou et al. 2019), optionally rescaled by n / (number of open gates).
+    """Supermask: a Bernoulli(sigmoid(s)) gate (Zhou et al. 2019), optionally rescaled by entries / open gates.
 
     Open where s > threshold (logistic noise), which has probability sigmoid(s); dL/ds = G w p (1 - p) with
     p = sigmoid(s). With `rescale` the factor n/S, S = sum of m, is part of the graph:
@@ -195,7 +195,7 @@ class FixedGate(Function):
 
 
 def rescale_factor(gate: Tensor) -> Tensor:
-    """Supermask's dynamic rescale: entries / open gates, as a 0-d float tensor; an empty mask counts as one gate."""
+    """Entries / open gates, as a 0-d float32 tensor; an empty mask counts as one open gate."""
     return gate.numel() / torch.count_nonzero(gate).clamp_min(1).to(torch.float32)
 
 

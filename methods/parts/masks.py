@@ -94,7 +94,8 @@ class AslpMask(_SampledMask):
 
     The score is the log-odds of keeping a weight; gates are hard samples with the gradient of a two-way
     Gumbel-softmax of temperature `tau` (`hard=False`: the soft sample itself). With `learn_scale` (the paper's
-    weight rescale) each layer has a learned factor, `scale`, which starts at 1 and is folded into the final weights.
+    weight rescale) each layer has a learned factor, which starts at 1 and is folded into the final weights:
+    `scale`, of shape (layers,).
     """
 
     scale: nn.Parameter | None
@@ -127,7 +128,7 @@ class AslpMask(_SampledMask):
 
 
 class Supermask(_SampledMask):
-    """Supermask (Zhou, Lan, Liu, Yosinski 2019, arXiv 1905.01067): Bernoulli gates with probability sigmoid(score).
+    """Supermask (Zhou, Lan, Liu, Yosinski 2019, arXiv 1905.01067): Bernoulli(sigmoid(score)) gates.
 
     With `rescale` (the dynamic weight rescale) a layer is multiplied with entries / open gates. The final mask
     recomputes that factor for itself; the published code has no deterministic evaluation of rescaled masks.
@@ -145,7 +146,7 @@ class Supermask(_SampledMask):
 
 
 class EdgePopupMask(Mask):
-    """Edge-popup (Ramanujan et al. 2020, arXiv 1911.13299): keep the weights with the largest |score| of each layer.
+    """Edge-popup (Ramanujan et al. 2020, arXiv 1911.13299): keep the largest |score| of each layer.
 
     `sparsity` is the fraction removed in every layer. `rule`: "threshold" keeps |score| >= k-th smallest (with
     all ties), "sorted" is the released code's exact count.

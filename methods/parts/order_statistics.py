@@ -1,4 +1,4 @@
-"""Which entries of a tensor are the largest in magnitude: ranks, thresholds and masks for one or many sparsities."""
+"""Which entries of a tensor are the largest: ranks, thresholds and masks, for one or many sparsities."""
 
 from collections.abc import Sequence
 
@@ -59,7 +59,7 @@ def sorted_rule_mask(score: Tensor, sparsity: float) -> Tensor:
     _check(sparsity)
     kept = 1.0 - sparsity
     removed = int((1.0 - kept) * score.numel())
-    return _keep_all_but_smallest(score.detach().abs().flatten(), removed).view(score.shape)
+    return keep_largest(score.detach().abs(), score.numel() - removed)
 
 
 def keep_largest(values: Tensor, count: int) -> Tensor:
@@ -68,12 +68,6 @@ def keep_largest(values: Tensor, count: int) -> Tensor:
     keep = torch.zeros(flat.shape, dtype=torch.bool, device=flat.device)
     keep[torch.sort(flat, descending=True, stable=True).indices[:count]] = True
     return keep.view(values.shape)
-
-
-def _keep_all_but_smallest(flat: Tensor, removed: int) -> Tensor:
-    keep = torch.ones(flat.shape, dtype=torch.bool, device=flat.device)
-    keep[torch.sort(flat, stable=True).indices[:removed]] = False
-    return keep
 
 
 def _check(sparsity: float) -> None:

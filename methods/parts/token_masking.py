@@ -70,7 +70,7 @@ class TokenMaskedViT(nn.Module):
     def __init__(self, vit: PlainViT, kept: np.ndarray, *, published_positions: bool = False) -> None:
         super().__init__()
         patches = vit.shape.patches
-        if len(kept) and not (0 <= kept[0] and kept[-1] < patches and (np.diff(kept) > 0).all()):
+        if len(kept) and not (kept[0] >= 0 and kept[-1] < patches and (np.diff(kept) > 0).all()):
             raise UserError("must be ascending patch numbers", field="kept", allowed=f"0 to {patches - 1}")
         self.vit = vit
         kept_first = [*kept, patches] if published_positions else [0, *(kept + 1)]

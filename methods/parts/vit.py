@@ -7,7 +7,7 @@ layers of unequal size. Libraries fuse or hide some of these, so `vit_conversion
 
 import warnings
 from collections.abc import Callable
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -94,11 +94,15 @@ class Attention(nn.Module):
         self.output = _linear(heads * head_width, width)
 
     def forward(self, tokens: Tensor) -> Tensor:
+        return self.output(self.mix(tokens))
+
+    def mix(self, tokens: Tensor) -> Tensor:
+        """The heads' outputs side by side, (n, tokens, heads * head_width)."""
         batch, length, _ = tokens.shape
         stacked = self.query_key_value(tokens).view(batch, length, 3, self.heads, self.head_width)
         query, key, value = stacked.permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(query, key, value)
-        return self.output(mixed.transpose(1, 2).reshape(batch, length, self.heads * self.head_width))
+        return mixed.transpose(1, 2).reshape(batch, length, self.heads * self.head_width)
 
 
 class FeedForward(nn.Module):
@@ -111,7 +115,11 @@ class FeedForward(nn.Module):
         self.output = _linear(neurons, width)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return self.output(self.activation(self.hidden(tokens)))
+        return self.output(self.activate(tokens))
+
+    def activate(self, tokens: Tensor) -> Tensor:
+        """The neurons' activations, (n, tokens, neurons)."""
+        return self.activation(self.hidden(tokens))
 
 
 class Layer(nn.Module):
@@ -132,7 +140,7 @@ class Layer(nn.Module):
 class PlainViT(nn.Module):
     """Images (n, channels, size, size) to embeddings (n, embedding), read from the class token.
 
-    `embed_patches`, `layers` and `project` are the three parts of `forward`, for callers that leave out patches,
+    `embed_patches`, `stack` and `project` are the three parts of `forward`, for callers that leave out patches,
     stop early or continue from stored tokens.
     """
 
@@ -149,6 +157,11 @@ class PlainViT(nn.Module):
         self.projection: nn.Module = nn.Identity()
         if shape.embedding:
             self.projection = nn.Linear(shape.width, shape.embedding, bias=shape.projection_bias)
+
+    @property
+    def stack(self) -> list[Layer]:
+        """The layers, first to last."""
+        return cast(list[Layer], list(self.layers))
 
     def extra_repr(self) -> str:
         return self.shape.model_dump_json()
@@ -175,6 +188,6 @@ class PlainViT(nn.Module):
 
     def forward(self, images: Tensor, kept: Tensor | None = None, positions: Tensor | None = None) -> Tensor:
         tokens = self.embed_patches(images, kept, positions)
-        for layer in self.layers:
+        for layer in self.stack:
             tokens = layer(tokens)
         return self.project(tokens)

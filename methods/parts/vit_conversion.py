@@ -152,9 +152,7 @@ def _timm_parts(model: Any) -> _Parts:
 
 
 def _stack(*linears: nn.Linear) -> _Affine:
-    return _Affine(
-        torch.cat([linear.weight for linear in linears]), torch.cat([linear.bias for linear in linears])
-    )
+    return _Affine(torch.cat([linear.weight for linear in linears]), torch.cat([linear.bias for linear in linears]))
 
 
 def _assemble(parts: _Parts) -> PlainViT:

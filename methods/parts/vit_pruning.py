@@ -5,6 +5,7 @@ multiplies the inputs of the linear layer behind the heads, and of the one behin
 the model class stays as it is. Kwon et al. 2022 (arXiv 2204.09656); Michel et al. 2019 (arXiv 1905.10650).
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
@@ -55,7 +56,7 @@ def full_masks(vit: PlainViT) -> Masks:
 def masked(vit: PlainViT, masks: Masks) -> Iterator[PlainViT]:
     """`vit` with the masks in force, which may require gradients."""
     with ExitStack() as stack:
-        for layer, heads, neurons in zip(vit.layers, *masks, strict=True):
+        for layer, heads, neurons in zip(vit.stack, *masks, strict=True):
             factors = heads.repeat_interleave(vit.shape.head_width)
             for module, factor in ((layer.attention.output, factors), (layer.feed_forward.output, neurons)):
                 stack.enter_context(_hooked(module, factor))
@@ -96,7 +97,7 @@ def symmetric_clip_loss(images: Tensor, texts: Tensor, logit_scale: float) -> Te
 
     Logits are cosines times exp(logit_scale).
     """
-    logits = F.normalize(images, dim=-1) @ F.normalize(texts, dim=-1).T * torch.tensor(logit_scale).exp()
+    logits = F.normalize(images, dim=-1) @ F.normalize(texts, dim=-1).T * math.exp(logit_scale)
     pairs = torch.arange(len(logits), device=logits.device)
     return (F.cross_entropy(logits, pairs) + F.cross_entropy(logits.T, pairs)) / 2
 
@@ -156,9 +157,7 @@ def keep_best_head(heads: Tensor, information: Tensor) -> Tensor:
 def sensitivity_masks(masks: Masks, steps: int, gradients: Callable[[Masks], Tensor]) -> Masks:
     """`steps` times `keep_best_head`, each with head gradients (batches, layers, heads) under the present masks."""
     if not 0 <= steps <= len(masks.heads):
-        raise UserError(
-            "each step empties one layer", field="steps", value=steps, allowed=f"0 to {len(masks.heads)}"
-        )
+        raise UserError("each step empties one layer", field="steps", value=steps, allowed=f"0 to {len(masks.heads)}")
     for _ in range(steps):
         information = fisher_information(gradients(masks))
         masks = Masks(keep_best_head(masks.heads, information), masks.neurons)

@@ -1,0 +1,69 @@
+"""Classification sets with an official training and test split; validation is cut from training."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from subnetbench.datasets.parts.splits import digest_of_splits, hold_out, limit_training
+from subnetbench.harness.config import DatasetConfig
+from subnetbench.harness.data import Dataset, Split, TaskData
+from subnetbench.harness.errors import UserError
+
+# The figures that torchvision's and timm's pretrained networks expect.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+ValidationSize = Annotated[
+    int, Field(ge=1, description="training images set aside to select by, stratified, drawn by split_seed")
+]
+
+
+class OfficialConfig(DatasetConfig):
+    """Adds the size of the validation split."""
+
+    validation_size: ValidationSize = 5000
+
+
+def classification_data(
+    dataset: Dataset,
+    train: Split,
+    test: Split,
+    *,
+    image_size: int,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    protocol: str = "official test, validation from training",
+    base: Path | None = None,
+) -> TaskData:
+    """Cut validation and `train_size` from `train` as `dataset.config` says; `base` is the folder of image files.
+
+    `mean` and `std` are those of the whole training split, whatever is cut from it. Raises `UserError` for sizes
+    that leave a class without images.
+    """
+    config = dataset.config
+    assert isinstance(config, OfficialConfig)
+    most = len(train) - train.num_classes
+    if not train.num_classes <= config.validation_size <= most:
+        raise UserError(
+            "validation and training both need every class",
+            field="data.validation_size",
+            value=config.validation_size,
+            allowed=f"{train.num_classes} to {most}",
+        )
+    train, validation = hold_out(train, config.validation_size, config.split_seed, "validation")
+    train = limit_training(train, config)
+    return TaskData(
+        dataset=dataset.name,
+        task="classification",
+        train=train,
+        validation=validation,
+        test=test,
+        image_size=image_size,
+        mean=mean,
+        std=std,
+        protocol=protocol,
+        digest=digest_of_splits(protocol, (train, validation, test), base),
+        options=config.model_dump(mode="json"),
+    )

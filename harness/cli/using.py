@@ -1,0 +1,130 @@
+"""Commands that use trained runs and records: `evaluate`, `embed`, `export`, `leaderboard`, `check`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from subnetbench.harness.cli.common import Data, DataRoot, Json, assignments, data_root, print_json, print_table
+from subnetbench.harness.errors import UserError
+
+Run = Annotated[str, typer.Argument(help="Run folder, weights file, or (the beginning of) a run id.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Results folder in which run ids are looked up.")]
+VariantName = Annotated[str | None, typer.Option("--variant", help="One variant of the run [default: the first].")]
+SplitName = Annotated[str, typer.Option("--split", help="train, validation or test.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+
+
+def evaluate(
+    run: Run,
+    dataset: Annotated[str | None, typer.Option("--dataset", help="Another data set of its task.")] = None,
+    data: Data = None,
+    split: SplitName = "test",
+    out: Out = None,
+    data_root_: DataRoot = None,
+    device: Device = "auto",
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+    json_: Json = False,
+) -> None:
+    """Score a finished run or a weights file on any data set of its task, without training.
+
+    Example: `subnetbench evaluate results/quickstart/runs/triplet-emoji-s0-3fa9c2d1e4 --split validation`
+    """
+    from subnetbench.harness.use import evaluate_run
+
+    scores = evaluate_run(
+        run,
+        dataset=dataset,
+        data=assignments(data, "--data"),
+        split=split,
+        results=out,
+        data_root=data_root(data_root_),
+        device=device,
+        threads=threads,
+    )
+    rows = [(s.variant, s.gallery_variant, s.split, s.metric, s.value) for s in scores]
+    if json_:
+        columns = ("variant", "gallery_variant", "split", "metric", "value")
+        print_json([dict(zip(columns, row, strict=True)) for row in rows])
+    else:
+        shown = [(*row[:4], f"{row[4]:.6g}") for row in rows]
+        print_table(("variant", "gallery", "split", "metric", "value"), shown)
+
+
+def embed(
+    run: Run,
+    file: Annotated[Path, typer.Argument(help="Where to write: a .npz with `outputs` and `labels`.")],
+    dataset: Annotated[str | None, typer.Option("--dataset", help="Another data set.")] = None,
+    data: Data = None,
+    split: SplitName = "test",
+    variant: VariantName = None,
+    out: Out = None,
+    data_root_: DataRoot = None,
+    device: Device = "auto",
+) -> None:
+    """Write a variant's outputs (embeddings, or logits of a classifier) for all images of a split.
+
+    Example: `subnetbench embed triplet-emoji-s0 embeddings.npz --out results/quickstart`
+    """
+    from subnetbench.harness.use import embed_run
+
+    shape = embed_run(
+        run,
+        file,
+        dataset=dataset,
+        data=assignments(data, "--data"),
+        split=split,
+        variant=variant,
+        results=out,
+        data_root=data_root(data_root_),
+        device=device,
+    )
+    typer.echo(f"{file}: outputs {shape}")
+
+
+def export(
+    run: Run,
+    variant: VariantName = None,
+    formats: Annotated[
+        list[str] | None, typer.Option("--format", help="safetensors, torch_export, onnx; repeatable.")
+    ] = None,
+    to: Annotated[Path | None, typer.Option("--to", help="Folder to write to [default: the run's `export`].")] = None,
+    out: Out = None,
+) -> None:
+    """Write a variant as a plain network for use elsewhere; outputs are compared after export.
+
+    Example: `subnetbench export edge_popup-emoji-s0 --variant subnetwork --out results/quickstart`
+    """
+    from subnetbench.harness.export import FORMATS, export_variant
+
+    for name in formats or []:
+        if name not in FORMATS:
+            raise UserError("no such format", field="--format", value=name, allowed=", ".join(FORMATS))
+    exported = export_variant(run, variant, formats=formats or list(FORMATS), folder=to, results=out)
+    rows = [(each.format, each.path or "-", each.detail) for each in exported]
+    print_table(("format", "file", "result"), rows)
+    if any(each.path is None and each.format in (formats or ()) for each in exported):
+        raise typer.Exit(1)
+
+
+def check(
+    file: Annotated[Path, typer.Argument(help="Python file that registers methods or data sets.")],
+    data_root_: DataRoot = None,
+) -> None:
+    """Run the conformance suite on a plug-in file: the checks that all built-in methods and data sets pass.
+
+    Example: `subnetbench check my_method.py`
+    """
+    from subnetbench.harness.conformance import check_plugin
+
+    results = check_plugin(file, data_root(data_root_))
+    print_table(("what", "check", "result"), [(r.subject, r.check, "ok" if r.ok else r.detail) for r in results])
+    if not all(result.ok for result in results):
+        raise typer.Exit(1)
+
+
+def add_commands(app: typer.Typer) -> None:
+    from subnetbench.harness.cli.boards import leaderboard
+
+    for command in (leaderboard, evaluate, embed, export, check):
+        app.command()(command)

@@ -1,0 +1,139 @@
+"""How each task is measured: the same code for every method, over its variants."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from subnetbench.harness.data import Split
+from subnetbench.harness.errors import UserError
+from subnetbench.harness.evaluation.classification import classification_metrics
+from subnetbench.harness.evaluation.cost import mac_metrics, size_metrics, time_metrics
+from subnetbench.harness.evaluation.relevance import Relevance
+from subnetbench.harness.evaluation.retrieval import retrieval_metrics
+from subnetbench.harness.evaluation.trivial import trivial_baseline
+from subnetbench.harness.method import Variant
+from subnetbench.harness.records import Score
+from subnetbench.harness.records.record import TRIVIAL
+
+if TYPE_CHECKING:
+    from subnetbench.harness.context import Context
+
+# Latency is measured for this long at each batch size: enough for a median, little beside a short run.
+TIMING_SECONDS = 0.3
+
+Pairs = Callable[[list[Variant]], list[tuple[Variant, Variant]]]
+
+
+def evaluate_variants(
+    variants: list[Variant], context: "Context", split: str, *, pairs: Pairs, costs: bool = True
+) -> list[Score]:
+    """All scores of a run on one split: the task's metrics, the cost of each variant, the trivial baselines.
+
+    Outputs are computed once a variant and split. Raises `UserError` when two variants whose embeddings are not
+    in one space are to be compared.
+    """
+    data = context.data
+    part = data.split(split)
+    scores: list[Score] = []
+    outputs = _Outputs(context)
+    if data.task == "retrieval":
+        for query, gallery in pairs(variants):
+            scores += _scores(_search(query, gallery, part, outputs), split, query.name, gallery.name)
+    else:
+        for variant in variants:
+            scores += _scores(_single(variant, part, outputs), split, variant.name)
+    if costs:
+        for variant in variants:
+            scores += _scores(_costs(variant, outputs.module(variant), context), "", variant.name)
+    if split == "test":
+        scores += _scores(trivial_baseline(data), split, TRIVIAL)
+    return scores
+
+
+def validation_metrics(variants: list[Variant], context: "Context") -> dict[str, float]:
+    """The task's metrics of the first variant on the validation split."""
+    part = context.data.validation
+    outputs = _Outputs(context)
+    if context.data.task == "retrieval":
+        return _search(variants[0], variants[0], part, outputs)
+    return _single(variants[0], part, outputs)
+
+
+def _costs(variant: Variant, module: nn.Module, context: "Context") -> dict[str, Any]:
+    size = variant.preprocessing.size
+    shape = (context.data.channels, size, size)
+    image = torch.zeros(1, *shape, device=context.device)
+    capacity = {} if variant.capacity is None else {"capacity": variant.capacity}
+    times = time_metrics(module, shape, device=context.device, seconds=TIMING_SECONDS)
+    return {**size_metrics(module), **mac_metrics(module, image), **times, **capacity, **variant.details}
+
+
+def _search(query: Variant, gallery: Variant, split: Split, outputs: "_Outputs") -> dict[str, float]:
+    """Metrics of queries embedded by one variant that search a gallery embedded by another."""
+    if query is not gallery and query.space != gallery.space:
+        raise UserError(
+            f"variants {query.name!r} and {gallery.name!r} do not share an embedding space; "
+            "scores between them mean nothing"
+        )
+    place = split if split.gallery is None else split.gallery
+    return retrieval_metrics(outputs(query, split), outputs(gallery, place), Relevance.from_split(split))
+
+
+def _single(variant: Variant, split: Split, outputs: "_Outputs") -> dict[str, float]:
+    rows = outputs(variant, split)
+    if split.captions is None:
+        return classification_metrics([(rows, torch.from_numpy(split.labels))])
+    if variant.text_encoder is None:
+        raise UserError(f"variant {variant.name!r} has no text encoder, so it cannot be searched by text")
+    return _search_by_text(rows, split.captions, variant.text_encoder)
+
+
+def _search_by_text(
+    images: Tensor, captions: Sequence[Sequence[str]], encoder: Callable[[Sequence[str]], Tensor]
+) -> dict[str, float]:
+    """Recall at 1, 5 and 10 in both directions; a caption's positives are all images that have it."""
+    texts = sorted({caption for own in captions for caption in own})
+    place = {text: i for i, text in enumerate(texts)}
+    of_image = [np.array(sorted({place[caption] for caption in own})) for own in captions]
+    of_text: list[list[int]] = [[] for _ in texts]
+    for image, places in enumerate(of_image):
+        for i in places:
+            of_text[i].append(image)
+    embedded = encoder(texts).to(images.device)
+    names = [f"recall_at_{k}" for k in (1, 5, 10) if k <= min(len(texts), len(images))]
+    found = retrieval_metrics(embedded, images, Relevance.from_lists(of_text, None, len(images)), names)
+    back = retrieval_metrics(images, embedded, Relevance.from_lists(of_image, None, len(texts)), names)
+    return {f"text_to_image_{name}": found[name] for name in names} | {
+        f"image_to_text_{name}": back[name] for name in names
+    }
+
+
+class _Outputs:
+    """Outputs of variants on splits, each computed once, and the variants' modules, each built once."""
+
+    def __init__(self, context: "Context") -> None:
+        self._context = context
+        self._modules: dict[str, nn.Module] = {}
+        self._rows: dict[tuple[str, int], Tensor] = {}
+
+    def module(self, variant: Variant) -> nn.Module:
+        if variant.name not in self._modules:
+            self._modules[variant.name] = variant.build().to(self._context.device)
+        return self._modules[variant.name]
+
+    def __call__(self, variant: Variant, split: Split) -> Tensor:
+        key = (variant.name, id(split))
+        if key not in self._rows:
+            self._rows[key] = self._context.outputs(self.module(variant), variant.preprocessing, split)
+        return self._rows[key]
+
+
+def _scores(figures: Mapping[str, Any], split: str, variant: str, gallery: str = "") -> list[Score]:
+    return [
+        Score(metric=name, value=float(value), split=split, variant=variant, gallery_variant=gallery)
+        for name, value in figures.items()
+        if isinstance(value, int | float)
+    ]

@@ -1,0 +1,228 @@
+"""Retrieval metrics over exact rankings, without sorting the gallery where that can be avoided.
+
+Every metric is a function of the ranks of a query's positives, and the rank of an item is the number of items
+scored higher (or equally, with a lower gallery index). Ignored items and the query's own image are not ranked.
+Definitions: `docs/how_figures_are_computed.md`. All values are fractions.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import torch
+
+from subnetbench.harness.errors import DataError, UserError, unknown
+from subnetbench.harness.evaluation import ranking
+from subnetbench.harness.evaluation.metrics import parse_metric
+from subnetbench.harness.evaluation.relevance import Relevance
+from subnetbench.harness.evaluation.search import (
+    BLOCK_BYTES,
+    Similarity,
+    check_k,
+    comparable,
+    score_blocks,
+)
+
+DEFAULT_METRICS = (
+    "recall_at_1",
+    "recall_at_2",
+    "recall_at_4",
+    "recall_at_8",
+    "r_precision",
+    "map_at_r",
+    "map",
+    "map_trapezoid",
+)
+
+PerQuery = dict[str, np.ndarray]
+
+
+def retrieval_metrics(
+    query: torch.Tensor,
+    gallery: torch.Tensor,
+    relevance: Relevance,
+    metrics: Sequence[str] = DEFAULT_METRICS,
+    *,
+    similarity: Similarity = "cosine",
+) -> dict[str, float]:
+    """The named metrics, averaged over the queries that have positives, and how many queries those are.
+
+    `query` (q, d) and `gallery` (g, d) are float embeddings on one device. Raises `UserError` for unknown metrics
+    and for a k that is larger than the gallery, `DataError` when no query has a positive.
+    """
+    return average(retrieval_per_query(query, gallery, relevance, metrics, similarity=similarity))
+
+
+def retrieval_per_query(
+    query: torch.Tensor,
+    gallery: torch.Tensor,
+    relevance: Relevance,
+    metrics: Sequence[str] = DEFAULT_METRICS,
+    *,
+    similarity: Similarity = "cosine",
+) -> PerQuery:
+    """As `retrieval_metrics`, but float64 (q,) a metric, with NaN for queries without positives."""
+    query, gallery = comparable(query, gallery, similarity)
+    _check_sizes(len(query), len(gallery), relevance)
+
+    def blocks(queries: np.ndarray) -> Iterator[tuple[slice, torch.Tensor]]:
+        return score_blocks(query, gallery, torch.from_numpy(queries).to(query.device))
+
+    return _per_query(blocks, relevance, _formulas(metrics, relevance))
+
+
+def metrics_of_order(
+    order: np.ndarray, relevance: Relevance, metrics: Sequence[str] = DEFAULT_METRICS
+) -> dict[str, float]:
+    """The named metrics of rankings that were made elsewhere, as by a cascade.
+
+    `order` (q, m) are gallery indices, best first, none twice in a row; ignored items and own images may be among
+    them. m may be smaller than the gallery, but then only metrics that look at the first places are defined.
+    """
+    return average(per_query_of_order(order, relevance, metrics))
+
+
+def per_query_of_order(order: np.ndarray, relevance: Relevance, metrics: Sequence[str] = DEFAULT_METRICS) -> PerQuery:
+    """As `metrics_of_order`, but float64 (q,) a metric, with NaN for queries without positives."""
+    length, gallery_size = order.shape[1], relevance.gallery_size
+    _check_sizes(len(order), gallery_size, relevance)
+    formulas = _formulas(metrics, relevance)
+    most = int(relevance.counts.max(initial=0))
+    places = torch.arange(0, -length, -1, dtype=torch.float32)
+
+    def blocks(queries: np.ndarray) -> Iterator[tuple[slice, torch.Tensor]]:
+        size = max(1, BLOCK_BYTES // (4 * gallery_size))
+        for start in range(0, len(queries), size):
+            rows = queries[start : start + size]
+            scores = torch.full((len(rows), gallery_size), -torch.inf)
+            scores.scatter_(1, torch.from_numpy(order[rows]).long(), places.expand(len(rows), length))
+            relevance.hide_ignored(scores, rows)
+            ranked = int((scores > -torch.inf).sum(1).min())
+            for formula in formulas:
+                if length < gallery_size and formula.depth(most, gallery_size) > ranked:
+                    raise UserError(f"needs more than the first {ranked} places", field="metrics", value=formula.name)
+            yield slice(start, start + len(rows)), scores
+
+    return _per_query(blocks, relevance, formulas)
+
+
+def average(per_query: PerQuery) -> dict[str, float]:
+    """Means over the queries with positives, with the numbers of queries with and without."""
+    dropped = np.isnan(next(iter(per_query.values())))
+    if dropped.all():
+        raise DataError("no query has a positive in the gallery")
+    means = {name: float(values[~dropped].mean()) for name, values in per_query.items()}
+    return {**means, "queries": float((~dropped).sum()), "queries_without_positives": float(dropped.sum())}
+
+
+@dataclass(frozen=True)
+class _Hits:
+    """The positives of some queries: sorted 0-based `ranks` (b, m), of which the first `counts` (b,) are real."""
+
+    ranks: np.ndarray
+    counts: np.ndarray
+
+    @cached_property
+    def real(self) -> np.ndarray:
+        return np.arange(self.ranks.shape[1]) < self.counts[:, None]
+
+    @cached_property
+    def precision(self) -> np.ndarray:
+        """Precision at each positive, 0 in the padding."""
+        return (np.arange(self.ranks.shape[1]) + 1) / (self.ranks + 1) * self.real
+
+    @cached_property
+    def trapezoid(self) -> np.ndarray:
+        """Mean of the precisions at each positive and just before it (1 at the first place)."""
+        before = np.where(self.ranks == 0, 1, np.arange(self.ranks.shape[1]) / np.maximum(self.ranks, 1))
+        return (self.precision + before * self.real) / 2
+
+    def among(self, first: np.ndarray | int) -> np.ndarray:
+        """Which positives are among the `first` places: bool (b, m)."""
+        return self.real & (self.ranks < np.reshape(first, (-1, 1)))
+
+    def oxford(self, k: int) -> np.ndarray:
+        places = np.minimum(np.take_along_axis(self.ranks, self.counts[:, None] - 1, 1)[:, 0] + 1, k)
+        return self.among(places).sum(1) / places
+
+    def over_hits(self, k: int) -> np.ndarray:
+        hits = self.among(k)
+        return (self.precision * hits).sum(1) / np.maximum(hits.sum(1), 1)
+
+
+# What each metric looks at: the whole ranking, the first R places (R = number of positives), or the first k.
+_FORMULAS: dict[str, tuple[Literal["all", "r", "k"], Callable[[_Hits, int], np.ndarray]]] = {
+    "recall_at_k": ("k", lambda h, k: h.among(k).sum(1) > 0),
+    "precision_at_k": ("k", lambda h, k: h.among(k).sum(1) / k),
+    "precision_oxford_at_k": ("k", _Hits.oxford),
+    "r_precision": ("r", lambda h, _: h.among(h.counts).sum(1) / h.counts),
+    "map_at_r": ("r", lambda h, _: (h.precision * h.among(h.counts)).sum(1) / h.counts),
+    "map": ("all", lambda h, _: h.precision.sum(1) / h.counts),
+    "map_trapezoid": ("all", lambda h, _: h.trapezoid.sum(1) / h.counts),
+    "map_at_k": ("k", lambda h, k: (h.precision * h.among(k)).sum(1) / np.minimum(h.counts, k)),
+    "map_trapezoid_at_k": ("k", lambda h, k: (h.trapezoid * h.among(k)).sum(1) / np.minimum(h.counts, k)),
+    "map_over_hits_at_k": ("k", _Hits.over_hits),
+}
+
+
+@dataclass(frozen=True)
+class _Formula:
+    name: str
+    key: str
+    k: int
+
+    def depth(self, positives: int, gallery_size: int) -> int:
+        """How many first places have to be known."""
+        return {"all": gallery_size, "r": positives, "k": self.k}[_FORMULAS[self.key][0]]
+
+    def __call__(self, hits: _Hits) -> np.ndarray:
+        return _FORMULAS[self.key][1](hits, self.k)
+
+
+def _formulas(names: Sequence[str], relevance: Relevance) -> list[_Formula]:
+    formulas = []
+    for name in names:
+        metric, k = parse_metric(name)
+        if metric.name not in _FORMULAS:
+            raise unknown("retrieval metric", name, _FORMULAS)
+        if k is not None:
+            check_k(k, relevance.gallery_size, relevance.own is not None)
+        formulas.append(_Formula(name, metric.name, k or 0))
+    return formulas
+
+
+def _per_query(
+    blocks: Callable[[np.ndarray], Iterator[tuple[slice, torch.Tensor]]],
+    relevance: Relevance,
+    formulas: Sequence[_Formula],
+) -> PerQuery:
+    """`blocks` yields the scores of given queries, a slice of them at a time; it lets them be overwritten."""
+    counts = relevance.counts
+    values = {formula.name: np.full(len(counts), np.nan) for formula in formulas}
+    # Queries with about equally many positives share a block: little padding, and the cheapest way to rank them.
+    queries = np.argsort(counts, kind="stable")
+    queries = queries[counts[queries] > 0]
+    for part, scores in blocks(queries):
+        rows = queries[part]
+        relevance.hide_ignored(scores, rows)
+        items = torch.from_numpy(relevance.positives(rows)).to(scores.device)
+        most = int(counts[rows].max())
+        depth = max(formula.depth(most, relevance.gallery_size) for formula in formulas)
+        ranks = np.sort(ranking.ranks(scores, items, depth).cpu().numpy(), axis=1)
+        hits = _Hits(ranks, counts[rows])
+        for formula in formulas:
+            values[formula.name][rows] = formula(hits)
+    return values
+
+
+def _check_sizes(queries: int, items: int, relevance: Relevance) -> None:
+    expected = (len(relevance), relevance.gallery_size)
+    if (queries, items) != expected:
+        raise UserError(
+            "numbers of queries and gallery items do not fit the relevance",
+            field="embeddings",
+            value=(queries, items),
+            allowed=expected,
+        )

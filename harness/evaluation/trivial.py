@@ -1,0 +1,80 @@
+"""What a task's data gives away without learning: the figures that a method has to beat."""
+
+from collections.abc import Sequence
+from math import comb
+
+import numpy as np
+import torch
+from torch import nn
+
+from subnetbench.harness.data import Images, Preprocessing, Split, TaskData
+from subnetbench.harness.evaluation.embed import embed
+from subnetbench.harness.evaluation.relevance import Relevance
+from subnetbench.harness.evaluation.retrieval import DEFAULT_METRICS, retrieval_metrics
+from subnetbench.harness.evaluation.search import check_k
+
+PIXEL_SIDE = 16
+
+
+def trivial_baseline(
+    data: TaskData, metrics: Sequence[str] = DEFAULT_METRICS, ks: Sequence[int] = (1, 5, 10)
+) -> dict[str, float]:
+    """The trivial baseline of the task on the test split, by metric.
+
+    `metrics` are those of a retrieval task, `ks` those of a text-image task.
+    """
+    if data.task == "classification":
+        return constant_answer(data.test)
+    if data.task == "retrieval":
+        return raw_pixels(data.test, metrics)
+    return random_order(data.test, ks)
+
+
+def constant_answer(split: Split) -> dict[str, float]:
+    """The best that one answer to all images can reach: `top1`, `loss` and, with more than 5 classes, `top5`.
+
+    That answer is the split's own class distribution: `top1` is the share of its largest class, `top5` that of
+    its five largest classes, `loss` its entropy in nats.
+    """
+    shares = np.sort(np.bincount(split.labels, minlength=split.num_classes) / len(split))[::-1]
+    present = shares[shares > 0]
+    top5 = {"top5": float(shares[:5].sum())} if split.num_classes > 5 else {}
+    return {"top1": float(shares[0]), **top5, "loss": float(-(present * np.log(present)).sum())}
+
+
+def raw_pixels(split: Split, metrics: Sequence[str] = DEFAULT_METRICS) -> dict[str, float]:
+    """Retrieval by the cosine of 16 x 16 pixels, each image's mean subtracted."""
+    query = _pixels(split.images)
+    gallery = query if split.gallery is None else _pixels(split.gallery.images)
+    return retrieval_metrics(query, gallery, Relevance.from_split(split), metrics)
+
+
+def random_order(split: Split, ks: Sequence[int] = (1, 5, 10)) -> dict[str, float]:
+    """Expected recall of a random order, for both protocols of `text_image_metrics`.
+
+    An item with P positives among n is found among the first k with probability 1 - C(n - P, k) / C(n, k).
+    """
+    captions = np.array([len(texts) for texts in split.captions or ()])
+    captions = captions[captions > 0]
+    texts = {"": captions, "first_caption_": np.ones_like(captions)}
+    results = {}
+    for prefix, positives in texts.items():
+        for k in ks:
+            check_k(k, min(len(split), int(positives.sum())), False)
+            results[f"{prefix}text_to_image_recall_at_{k}"] = chance_recall(len(split), 1, k)
+            results[f"{prefix}image_to_text_recall_at_{k}"] = float(
+                np.mean([chance_recall(int(positives.sum()), int(count), k) for count in positives])
+            )
+    return results
+
+
+def chance_recall(items: int, positives: int, k: int) -> float:
+    """Probability that the first `k` of `items` in random order hold at least one of `positives`."""
+    return 1 - comb(items - positives, k) / comb(items, k)
+
+
+def _pixels(images: Images) -> torch.Tensor:
+    channels = images.channels
+    preprocessing = Preprocessing(size=PIXEL_SIDE, mean=(0.0,) * channels, std=(1.0,) * channels)
+    pixels = embed(nn.Flatten().eval(), images, preprocessing)
+    return pixels - pixels.mean(dim=1, keepdim=True)

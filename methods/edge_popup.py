@@ -1,0 +1,52 @@
+"""Edge-popup: keep the highest-scored weights of a frozen random network (Ramanujan et al., CVPR 2020)."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+from torch import nn
+
+from subnetbench.harness.config import LogUniform, operating_point
+from subnetbench.harness.context import Context
+from subnetbench.harness.method import Optimization, Stage
+from subnetbench.harness.registry import register_method
+from subnetbench.methods.parts.mask_searching import FrozenSearch, FrozenSearchConfig
+from subnetbench.methods.parts.masks import EdgePopupMask
+
+
+@register_method("edge_popup")
+class EdgePopup(FrozenSearch["EdgePopup.Config"]):
+    """Each layer keeps its weights of largest |score|; only scores are learned, straight through the choice.
+
+    Differences of `preset: paper`, which follows the ASLP code's edge-popup: learning rate 50, constant, without
+    weight decay on the scores (default: 0.1 with a cosine and 1e-4, as in the authors' own code).
+    """
+
+    paper = "Ramanujan et al., What's Hidden in a Randomly Weighted Neural Network?, arXiv 1911.13299"
+
+    tiny = {"network": "conv2", "image_size": 8}
+
+    class Config(FrozenSearchConfig):
+        sparsity: Annotated[
+            float, Field(ge=0, lt=1, description="fraction removed, in every layer"), operating_point
+        ] = 0.5
+        rule: Annotated[
+            Literal["threshold", "sorted"],
+            Field(description="threshold: keep all |score| >= the k-th smallest; sorted: exactly the released count"),
+        ] = "threshold"
+        lr: Annotated[float, Field(gt=0, description="peak learning rate of the scores"), LogUniform(1e-2, 10.0)] = 0.1
+        weight_decay: Annotated[float, Field(ge=0, description="L2 penalty on the scores"), LogUniform(1e-6, 1e-2)] = (
+            1e-4
+        )
+
+        @model_validator(mode="before")
+        @classmethod
+        def _paper(cls, values: Any) -> Any:
+            if isinstance(values, dict) and values.get("preset") == "paper":
+                return {"lr": 50.0, "weight_decay": 0.0, "schedule": "constant", **values}
+            return values
+
+    def mask(self) -> EdgePopupMask:
+        return EdgePopupMask(self.config.sparsity, rule=self.config.rule)
+
+    def optimizers(self, modules: nn.ModuleDict, stage: Stage, context: Context) -> dict[str, Optimization]:
+        return {"scores": self.sgd(modules["network"].score_parameters())}

@@ -1,0 +1,166 @@
+"""Subnetworks of several capacities from one score per weight (PrunNet, Sun et al. 2025).
+
+Capacity c keeps, in each tensor on its own, the share c of weights with the largest |score|. The masks of different
+capacities come from one tensor of scores and are therefore nested. Scores are kept outside the network, in a
+`ScoreMaps` whose parameter names are those of the weights, so any `nn.Module` can be pruned as it stands.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from subnetbench.harness.errors import UserError
+
+# Below this size one partition is cheaper than bracketing the wanted ranks with a sample.
+_SMALL = 1 << 15
+_CHUNK = 1 << 16
+
+
+def capacity_to_sparsity(capacity: float) -> float:
+    """The share to remove; rounded, so that 0.8 gives 0.2 and not 0.19999999999999996. Raises `UserError`."""
+    if not 0 < capacity <= 1:
+        raise UserError("not a share of weights to keep", field="capacity", value=capacity, allowed="> 0, <= 1")
+    return round(1 - capacity, 12)
+
+
+def order_statistic(sparsity: float, count: int) -> int:
+    """The 1-based rank k among `count` values of |score| from which on weights are kept.
+
+    Evaluated in the published order of operations, with halves rounded to the even integer.
+    """
+    return 1 + round(0.01 * (100 * sparsity) * (count - 1))
+
+
+def score_thresholds(scores: Tensor, sparsities: Sequence[float]) -> Tensor:
+    """The smallest |score| that each of `sparsities` keeps: one value a sparsity, on the device of `scores`.
+
+    All of them cost about one pass over `scores` on the CPU and one sort, without waiting for it, on a GPU.
+    """
+    ranks = [order_statistic(sparsity, scores.numel()) - 1 for sparsity in sparsities]
+    flat = scores.detach().flatten()
+    if flat.is_cpu and flat.dtype in (torch.float32, torch.float64):
+        return torch.from_numpy(_select(flat.numpy(), ranks))
+    ordered = flat.abs().sort().values
+    return torch.stack([ordered[rank] for rank in ranks])
+
+
+def keep_mask(scores: Tensor, threshold: Tensor) -> Tensor:
+    """Booleans in the shape of `scores`: where |score| reaches `threshold`. Ties are all kept."""
+    return scores.detach().abs() >= threshold
+
+
+def capacity_masks(scores: Tensor, sparsities: Sequence[float]) -> list[Tensor]:
+    """One boolean mask a sparsity; a larger sparsity keeps a subset of what a smaller one keeps."""
+    return [keep_mask(scores, threshold) for threshold in score_thresholds(scores, sparsities)]
+
+
+def straight_through(gradient: Tensor, weight: Tensor, score: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of weight and score from the gradient with respect to mask * weight, all of one shape.
+
+    The score's is the straight-through one, with the mask's derivative taken as that of |score|; it is not masked.
+    """
+    return gradient * mask, gradient * weight * score.sign()
+
+
+def prunable_parameters(
+    network: nn.Module, *, excluded: Iterable[str] = ("reduction",), biases: bool = True
+) -> dict[str, nn.Parameter]:
+    """Weights and biases of all convolutions and linear layers of `network`, by name and in its order.
+
+    `excluded` names modules, by any part of their dotted path, that stay dense; by default the patch-merging
+    reductions of Swin transformers. Raises `UserError` where nothing is left.
+    """
+    found: dict[str, nn.Parameter] = {}
+    forbidden = set(excluded)
+    for path, module in network.named_modules():
+        if not isinstance(module, nn.Linear | nn.modules.conv._ConvNd) or forbidden & set(path.split(".")):
+            continue
+        for kind, parameter in module.named_parameters(recurse=False):
+            if kind == "weight" or (biases and kind == "bias"):
+                found[f"{path}.{kind}" if path else kind] = parameter
+    if not found:
+        raise UserError("the network has no convolution or linear layer to prune")
+    return found
+
+
+class ScoreMaps(nn.Module):
+    """A learnable score for every weight in `parameters`, under the same names."""
+
+    def __init__(self, parameters: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        for name, parameter in parameters.items():
+            *path, leaf = name.split(".")
+            module: nn.Module = self
+            for part in path:
+                if part not in module._modules:
+                    module.add_module(part, nn.Module())
+                module = module.get_submodule(part)
+            module.register_parameter(leaf, nn.Parameter(torch.empty_like(parameter)))
+
+    def as_dict(self) -> dict[str, nn.Parameter]:
+        return dict(self.named_parameters())
+
+    @torch.no_grad()
+    def initialise_uniform(self, generator: torch.Generator | None = None) -> None:
+        """Uniform in +-1/sqrt(fan_in), for biases with the fan-in of their weight, as the official code does."""
+        scores = self.as_dict()
+        for name, score in scores.items():
+            weight = scores.get(f"{name.removesuffix('bias')}weight", score)
+            bound = 1 / math.sqrt(max(1, weight[0].numel()))
+            score.uniform_(-bound, bound, generator=generator)
+
+    @torch.no_grad()
+    def initialise_from_weights(self, parameters: Mapping[str, Tensor]) -> None:
+        """Weight scores rank by magnitude at first: (W - mean W) / std W * sqrt(2 / fan_in). Biases keep theirs."""
+        for name, score in self.as_dict().items():
+            if name.split(".")[-1] == "weight":
+                weight = parameters[name]
+                fan_in = weight[0].numel()
+                score.copy_((weight - weight.mean()) * (math.sqrt(2 / fan_in) / weight.std()))
+
+
+def _select(values: np.ndarray, ranks: Sequence[int]) -> np.ndarray:
+    """The |values| of the given 0-based ranks, in their order.
+
+    A sample gives for each rank an interval that almost surely holds it; one pass, piece by piece in cache, counts
+    what lies below the intervals and collects what lies inside. Where an interval fails, a full partition follows.
+    """
+    n = values.size
+    if n <= _SMALL:
+        return _partition(values, ranks)
+    sample_size = min(max(n // 32, 4096), 1 << 16)
+    # Multiples of the golden ratio spread evenly without resonating with the layout of the tensor.
+    positions = (np.arange(sample_size) * 0.6180339887498949 % 1.0 * n).astype(np.int64)
+    sample = np.sort(np.abs(values[positions]))
+    intervals = []
+    for rank in ranks:
+        share = rank / n
+        centre, spread = share * sample_size, 5 * math.sqrt(sample_size * share * (1 - share)) + 2
+        first, last = math.floor(centre - spread), math.ceil(centre + spread)
+        intervals.append(
+            (sample[first] if first >= 0 else -np.inf, sample[last] if last < sample_size else np.inf)
+        )
+    below = [0] * len(ranks)
+    inside: list[list[np.ndarray]] = [[] for _ in ranks]
+    for start in range(0, n, _CHUNK):
+        piece = np.abs(values[start : start + _CHUNK])
+        for i, (low, high) in enumerate(intervals):
+            under = piece < low
+            below[i] += np.count_nonzero(under)
+            inside[i].append(piece[(piece <= high) > under])
+    chosen = np.empty(len(ranks), values.dtype)
+    for i, rank in enumerate(ranks):
+        candidates = np.concatenate(inside[i])
+        place = rank - below[i]
+        if not 0 <= place < candidates.size:
+            return _partition(values, ranks)
+        candidates.partition(place)
+        chosen[i] = candidates[place]
+    return chosen
+
+
+def _partition(values: np.ndarray, ranks: Sequence[int]) -> np.ndarray:
+    return np.partition(np.abs(values), sorted(set(ranks)))[list(ranks)]

@@ -1,0 +1,87 @@
+"""The base of methods that train a classifier: config, augmentation, optimizer and loss that they share."""
+
+from typing import Annotated, Any, Literal, TypeVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from subnetbench.harness.config import LogUniform, MethodConfig, operating_point
+from subnetbench.harness.context import Context
+from subnetbench.harness.data import Preprocessing, normalise
+from subnetbench.harness.method import Optimization, Stage, TrainableMethod, Variant
+from subnetbench.harness.training.step import Batch, Step
+from subnetbench.methods.parts.augmentation import crop_flip, crop_flip_parameters
+from subnetbench.methods.parts.networks import classifier
+from subnetbench.methods.parts.schedules import make_schedule
+
+
+class ClassifierConfig(MethodConfig):
+    """What every classifier method can be told."""
+
+    network: Annotated[
+        str, Field(description="conv2, conv4, conv6, resnet20, or any timm or torchvision classifier"), operating_point
+    ] = "conv4"
+    pretrained: Annotated[bool, Field(description="start from the library's published weights")] = False
+    image_size: Annotated[
+        int | None, Field(ge=8, description="side in pixels [default: the data set's]"), operating_point
+    ] = None
+    augment: Annotated[bool, Field(description="random crops (padding of an eighth) and horizontal flips")] = True
+    lr: Annotated[float, Field(gt=0, description="peak learning rate"), LogUniform(1e-3, 0.5)] = 0.1
+    momentum: Annotated[float, Field(ge=0, lt=1, description="SGD momentum")] = 0.9
+    nesterov: Annotated[bool, Field(description="Nesterov momentum")] = False
+    weight_decay: Annotated[float, Field(ge=0, description="L2 penalty"), LogUniform(1e-6, 1e-2)] = 5e-4
+    schedule: Annotated[
+        Literal["constant", "cosine", "onecycle"], Field(description="course of the learning rate over a stage")
+    ] = "cosine"
+
+
+ConfigT = TypeVar("ConfigT", bound=ClassifierConfig)
+
+
+class ClassifierMethod(TrainableMethod[ConfigT]):
+    """Trains the module `network` by cross-entropy; subclasses say what the network is and what is trained."""
+
+    tasks = ("classification",)
+
+    def plain_network(self, context: Context) -> nn.Module:
+        """The configured network with fresh weights."""
+        config = self.config
+        size = self.preprocessing(context).size
+        return classifier(config.network, context.data, size=size, pretrained=config.pretrained)
+
+    def preprocessing(self, context: Context) -> Preprocessing:
+        data = context.data
+        return Preprocessing(size=self.config.image_size or data.image_size or 224, mean=data.mean, std=data.std)
+
+    def augment(self, indices: np.ndarray, stage: Stage, epoch: int, context: Context) -> Tensor:
+        preprocessing = self.preprocessing(context)
+        if not self.config.augment:
+            return preprocessing(context.data.train.images, indices, context.device)
+        images = preprocessing.resized(context.data.train.images, indices, context.device)
+        padding = preprocessing.size // 8
+        offsets, flips = crop_flip_parameters(context.seed, stage.name, epoch, indices, padding)
+        return normalise(crop_flip(images, offsets, flips, padding), preprocessing.mean, preprocessing.std)
+
+    def loss(self, modules: nn.ModuleDict, batch: Batch, step: Step) -> dict[str, Tensor]:
+        logits = modules["network"](batch.images)
+        correct = (logits.detach().argmax(1) == batch.labels).float().mean()
+        return {"loss": F.cross_entropy(logits.float(), batch.labels), "accuracy": correct}
+
+    def sgd(self, parameters: Any, **replaced: Any) -> Optimization:
+        """SGD with the config's learning rate, momentum, decay and schedule, unless `replaced`."""
+        config = self.config
+        options = {
+            "lr": config.lr,
+            "momentum": config.momentum,
+            "nesterov": config.nesterov,
+            "weight_decay": config.weight_decay,
+            **replaced,
+        }
+        return Optimization(torch.optim.SGD(parameters, **options), make_schedule(config.schedule))
+
+    def variant(self, name: str, network: nn.Module, context: Context, **details: Any) -> Variant:
+        """A plain classifier as a variant."""
+        return Variant(name, lambda: network.eval(), self.preprocessing(context), **details)

@@ -1,0 +1,117 @@
+"""Convolutional students of a CLIP image encoder: a pretrained backbone and a projection head into CLIP's space.
+
+As published with the cascades of Hoenig, Ackermann and Chi (arXiv 2303.15595): only the head is trained, towards the
+teacher's image embeddings, without texts or labels; at search time the student uses the teacher's text encoder. Since
+backbone and teacher are frozen and images are not augmented, both run once and the head is trained on what they gave.
+"""
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from subnetbench.harness.errors import UserError
+from subnetbench.methods.parts.feature_maps import feature_map_backbone
+from subnetbench.methods.parts.pooling import AveragePool
+
+BackboneMode = Literal["frozen", "trained", "published"]
+
+
+class ClipStudent(nn.Module):
+    """Images (n, channels, size, size) to embeddings (n, embedding): backbone, global average, head.
+
+    `mode` says what training does to the backbone: nothing (`frozen`: evaluation mode, no gradients), all
+    (`trained`), or what the published code does: no gradients, but batch norms use the statistics of the batch and
+    their running ones drift, although only the head is saved and later meets the original ones.
+    """
+
+    def __init__(self, backbone: nn.Module, head: nn.Module, mode: BackboneMode = "frozen") -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.pool = AveragePool()
+        self.head = head
+        self.mode = mode
+        self.backbone.requires_grad_(mode == "trained")
+
+    def features(self, images: Tensor) -> Tensor:
+        """Globally averaged maps (n, features)."""
+        with torch.set_grad_enabled(self.mode == "trained" and torch.is_grad_enabled()):
+            return self.pool(self.backbone(images))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.features(images))
+
+    def train(self, mode: bool = True) -> "ClipStudent":
+        super().train(mode)
+        if self.mode == "frozen":
+            self.backbone.eval()
+        return self
+
+
+def clip_student(
+    architecture: str,
+    *,
+    embedding: int = 512,
+    layers: int = 1,
+    hidden: int = 512,
+    image_size: int = 224,
+    pretrained: bool = False,
+    mode: BackboneMode = "frozen",
+) -> ClipStudent:
+    """A student with the backbone called `architecture`: any of torchvision or timm that ends in a feature map."""
+    backbone = feature_map_backbone(architecture, image_size=image_size, pretrained=pretrained)
+    head = projection_head(backbone.map_shape[0], embedding, layers=layers, hidden=hidden)
+    return ClipStudent(backbone.module, head, mode).eval()
+
+
+def projection_head(features: int, embedding: int = 512, *, layers: int = 1, hidden: int = 512) -> nn.Module:
+    """`layers` linear layers with bias from `features` to `embedding`, with `hidden` and ReLU between them."""
+    if layers < 1:
+        raise UserError("a head has at least one layer", field="layers", value=layers)
+    widths = [features, *[hidden] * (layers - 1), embedding]
+    modules: list[nn.Module] = [nn.Linear(widths[0], widths[1])]
+    for inputs, outputs in pairwise(widths[1:]):
+        modules += [nn.ReLU(), nn.Linear(inputs, outputs)]
+    return modules[0] if layers == 1 else nn.Sequential(*modules)
+
+
+def published_weights_file(checkpoint: str, architecture: str, *, layers: int = 1, hidden: int = 512) -> str:
+    """The file name under which the published code stores a head, for the teacher `checkpoint`."""
+    return f"{checkpoint.replace('/', '-')}_{architecture}_{hidden}_{layers}.pt"
+
+
+def cosine_distillation_loss(teacher: Tensor, student: Tensor) -> Tensor:
+    """Mean of 1 - cosine over rows of embeddings (n, d) that need not be normalised."""
+    return 1 - F.cosine_similarity(teacher, student, dim=1).mean()
+
+
+def distil_head(
+    head: nn.Module,
+    features: Callable[[Tensor], Tensor],
+    targets: Tensor,
+    *,
+    epochs: int,
+    batch_size: int = 64,
+    lr: float = 1e-3,
+    order: Callable[[int], Tensor] | None = None,
+) -> Tensor:
+    """Train `head` in place with Adam towards the teacher's embeddings `targets` (n, d); losses of all steps.
+
+    `features` gives the head's inputs for image indices: rows of what was computed once (`cached.__getitem__`), or
+    the backbone run again each time. `order` gives the permutation of an epoch; as published, the images are taken
+    as they come. The last short batch of an epoch is kept.
+    """
+    optimizer = torch.optim.Adam(head.parameters(), lr=lr)
+    losses = []
+    for epoch in range(epochs):
+        indices = torch.arange(len(targets)) if order is None else order(epoch)
+        for rows in indices.split(batch_size):
+            loss = cosine_distillation_loss(targets[rows], head(features(rows)))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.detach())
+    return torch.stack(losses)

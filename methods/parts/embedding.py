@@ -1,0 +1,104 @@
+"""The base of methods that train an embedding network for retrieval: config, views and optimizer that they share."""
+
+from typing import Annotated, Any, Literal, TypeVar
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from subnetbench.harness.config import LogUniform, MethodConfig, operating_point
+from subnetbench.harness.context import Context
+from subnetbench.harness.data import Preprocessing, normalise
+from subnetbench.harness.method import Optimization, Stage, TrainableMethod, Variant
+from subnetbench.methods.parts.augmentation import crop_flip, crop_flip_parameters
+from subnetbench.methods.parts.embedding_network import EmbeddingNetwork, embedding_network
+from subnetbench.methods.parts.schedules import make_schedule
+
+
+class EmbeddingConfig(MethodConfig):
+    """What every method that trains one embedding network can be told."""
+
+    network: Annotated[
+        str, Field(description="backbone: cifar_resnet20, or any torchvision or timm network"), operating_point
+    ] = "cifar_resnet8"
+    pretrained: Annotated[bool, Field(description="start from the published weights of the backbone")] = False
+    image_size: Annotated[
+        int | None, Field(ge=8, description="side in pixels [default: the data set's]"), operating_point
+    ] = None
+    pool: Annotated[Literal["gem", "gemmp", "mac", "spoc", "no_pool"], Field(description="global pooling")] = "gem"
+    dim: Annotated[int | None, Field(ge=2, description="embedding size after the whitening layer; null: none")] = 128
+    freeze_batch_statistics: Annotated[
+        bool, Field(description="keep the running statistics of batch norm (for pretrained backbones)")
+    ] = False
+    augment: Annotated[bool, Field(description="random crops and horizontal flips")] = True
+    optimizer: Annotated[Literal["adamw", "adam", "sgd"], Field(description="optimizer")] = "adamw"
+    lr: Annotated[float, Field(gt=0, description="peak learning rate"), LogUniform(1e-5, 1e-2)] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0, description="weight decay"), LogUniform(1e-7, 1e-2)] = 1e-4
+    schedule: Annotated[
+        Literal["constant", "cosine", "onecycle"], Field(description="course of the learning rate over a stage")
+    ] = "onecycle"
+
+
+ConfigT = TypeVar("ConfigT", bound=EmbeddingConfig)
+
+
+class EmbeddingMethod(TrainableMethod[ConfigT]):
+    """Trains the module `network`, an `EmbeddingNetwork`; subclasses say by which loss."""
+
+    tasks = ("retrieval",)
+
+    def build(self, context: Context) -> nn.ModuleDict:
+        config = self.config
+        network = embedding_network(
+            config.network,
+            image_size=self.preprocessing(context).size,
+            channels=context.data.channels,
+            pool=config.pool,
+            dim=config.dim,
+            pretrained=config.pretrained,
+            freeze_batch_statistics=config.freeze_batch_statistics,
+        )
+        return nn.ModuleDict({"network": network})
+
+    def preprocessing(self, context: Context) -> Preprocessing:
+        data = context.data
+        return Preprocessing(size=self.config.image_size or data.image_size or 224, mean=data.mean, std=data.std)
+
+    def augment(self, indices: np.ndarray, stage: Stage, epoch: int, context: Context) -> Tensor:
+        preprocessing = self.preprocessing(context)
+        images = preprocessing.resized(context.data.train.images, indices, context.device)
+        if self.config.augment:
+            padding = preprocessing.size // 8
+            # A sample may be several times in a batch: each place gets a view of its own.
+            offsets, flips = crop_flip_parameters(context.seed, stage.name, epoch, places(indices), padding)
+            images = crop_flip(images, offsets, flips, padding)
+        return normalise(images, preprocessing.mean, preprocessing.std)
+
+    def optimizers(self, modules: nn.ModuleDict, stage: Stage, context: Context) -> dict[str, Optimization]:
+        config = self.config
+        network: EmbeddingNetwork = modules["network"]
+        groups = network.parameter_groups(config.lr, config.weight_decay)
+        return {"weights": Optimization(make_optimizer(config.optimizer, groups), make_schedule(config.schedule))}
+
+    def variants(self, modules: nn.ModuleDict, context: Context) -> list[Variant]:
+        network = modules["network"]
+        space = context.spec.run_id
+        return [Variant("dense", lambda: network.eval(), self.preprocessing(context), space=space, capacity=1.0)]
+
+
+def make_optimizer(name: str, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    """One of the field's three optimizers over parameter groups with their own rates and decays."""
+    if name == "sgd":
+        return torch.optim.SGD(groups, momentum=0.9)
+    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name](groups)
+
+
+def places(indices: np.ndarray) -> np.ndarray:
+    """Sample ids in which the second, third, ... occurrence of an index differs from the first."""
+    order = np.argsort(indices, kind="stable")
+    ordered = indices[order]
+    first = np.searchsorted(ordered, ordered)
+    occurrence = np.empty_like(indices)
+    occurrence[order] = np.arange(len(indices)) - first
+    return indices + occurrence * (2**32)

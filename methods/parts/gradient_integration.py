@@ -1,0 +1,207 @@
+"""Combining the gradients of several losses that conflict: by capacity (PrunNet) or by width (SwitchNet).
+
+Every rule here gives a linear combination of the gradients whose coefficients depend on their inner products alone,
+so one pass over the gradients yields the products, arithmetic on small matrices the coefficients, and a second pass
+the result. Neither pass waits for the device.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from subnetbench.harness.errors import UserError
+
+EPSILON = 1e-8
+# Elements of one gradient handled at a time: on a CPU all gradients of a piece then stay in cache.
+_CPU_PIECE, _GPU_PIECE = 1 << 17, 1 << 25
+# Gradients of small tensors can be opposed almost exactly, and what is left of them after the projection is then lost
+# in single precision.
+_DOUBLE_BELOW = 1 << 18
+
+
+@dataclass(frozen=True)
+class Integration:
+    """What conflict-aware integration did to n gradients of one tensor with `groups` groups.
+
+    `coefficients` (groups, n): the result is, in each group, the sum of the gradients times these.
+    `weights` (n): the share of each projected gradient. `partners` and `steps` (groups, n): gradient i lost
+    steps[o, i] times gradient partners[o, i] in group o; the step is 0 where it was in no conflict.
+    """
+
+    coefficients: Tensor
+    weights: Tensor
+    partners: Tensor
+    steps: Tensor
+
+
+def row_products(gradients: Sequence[Tensor], scale: Tensor | None = None) -> Tensor:
+    """Inner products of n gradients of one tensor, row by row: (rows, n, n).
+
+    Rows are the slices along the first axis; a vector is one row. With `scale` each gradient is first multiplied
+    with it elementwise. In double precision for small tensors.
+    """
+    layout = _layout(gradients[0])
+    rows = [_as_rows(gradient, layout) for gradient in gradients]
+    scale_rows = None if scale is None else _as_rows(scale, layout)
+    count, length = rows[0].shape
+    n = len(rows)
+    dtype = torch.float64 if rows[0].numel() < _DOUBLE_BELOW else rows[0].dtype
+    products = rows[0].new_empty(count, n, n, dtype=dtype)
+    piece = _rows_at_a_time(rows[0])
+    buffer = rows[0].new_empty(n, min(piece, count), length)
+    for start in range(0, count, piece):
+        cut = slice(start, min(start + piece, count))
+        stack = buffer[:, : cut.stop - cut.start]
+        for target, gradient in zip(stack, rows, strict=True):
+            if scale_rows is None:
+                target.copy_(gradient[cut])
+            else:
+                torch.mul(gradient[cut], scale_rows[cut], out=target)
+        by_row = stack.to(dtype).transpose(0, 1)
+        torch.bmm(by_row, by_row.transpose(1, 2), out=products[cut])
+    return products
+
+
+def combine(gradients: Sequence[Tensor], coefficients: Tensor, scale: Tensor | None = None) -> Tensor:
+    """The sum of gradients times `coefficients`, (rows, n) or (1, n), times `scale` elementwise where given."""
+    coefficients = coefficients.to(gradients[0].dtype)
+    layout = _layout(gradients[0])
+    rows = [_as_rows(gradient, layout) for gradient in gradients]
+    scale_rows = None if scale is None else _as_rows(scale, layout)
+    result = torch.empty_like(gradients[0], memory_format=layout)
+    flat = _as_rows(result, layout)
+    count = len(flat)
+    piece = _rows_at_a_time(flat)
+    for start in range(0, count, piece):
+        cut = slice(start, start + piece)
+        chosen = coefficients[cut] if len(coefficients) > 1 else coefficients
+        torch.mul(rows[0][cut], chosen[:, :1], out=flat[cut])
+        for i, gradient in enumerate(rows[1:], start=1):
+            flat[cut].addcmul_(gradient[cut], chosen[:, i : i + 1])
+        if scale_rows is not None:
+            flat[cut].mul_(scale_rows[cut])
+    return result
+
+
+def draw_orders(n: int, by_row: Sequence[bool], generator: torch.Generator) -> Tensor:
+    """Random orders of n gradients for several tensors: (tensors, n, n), row i is for gradient i.
+
+    There are as many tensors as `by_row` has entries; where it is true all rows are equal, as in the official code.
+    On the generator's device.
+    """
+    keys = torch.rand(len(by_row), n, n, generator=generator, device=generator.device)
+    shared = torch.tensor(by_row, device=generator.device).view(-1, 1, 1)
+    return torch.where(shared, keys[:, :1], keys).argsort(dim=-1)
+
+
+def conflict_aware(
+    products: Sequence[Tensor],
+    orders: Tensor,
+    by_row: Sequence[bool],
+    *,
+    exponent: float = 0.5,
+    use_dot: bool = False,
+) -> list[Integration]:
+    """PrunNet's conflict-aware integration of n gradients of several tensors (Sun et al. 2025, section 3.3; code).
+
+    `products` holds one (rows, n, n) a tensor. With `by_row` the rows of a tensor are projected each on its own,
+    otherwise the tensor as a whole. `orders` is (tensors, n, n): of the gradients that gradient i conflicts with
+    (negative inner product), it is made orthogonal to the one that comes last in orders[tensor, i]. A gradient's
+    share is ((cos(projected, original) + 1) / 2)^exponent, normalised over the n; with `use_dot` the inner product
+    takes the place of the cosine. Without any conflict the result is the plain sum.
+    """
+    groups = [
+        matrix if rows else matrix.sum(dim=0, keepdim=True) for matrix, rows in zip(products, by_row, strict=True)
+    ]
+    sizes = [len(matrix) for matrix in groups]
+    gram = torch.cat([matrix.double() for matrix in groups])
+    n, device = gram.shape[-1], gram.device
+    tensor_of = torch.arange(len(sizes), device=device).repeat_interleave(
+        torch.tensor(sizes, device=device), output_size=len(gram)
+    )
+    # As a matrix product the sums over a tensor's groups come out the same in every run, on a GPU too.
+    membership = one_hot(tensor_of, len(sizes)).T.to(gram)
+
+    rank = orders.to(gram.device).argsort(dim=-1)[tensor_of]
+    last = torch.where(gram < 0, rank, -1).max(dim=-1)
+    partners = last.indices
+    squares = gram.diagonal(dim1=1, dim2=2)
+    with_partner = gram.gather(2, partners.unsqueeze(2)).squeeze(2)
+    partner_squares = squares.gather(1, partners)
+    steps = torch.where(last.values >= 0, with_partner / (partner_squares + EPSILON), 0.0)
+
+    kept = membership @ (squares - steps * with_partner)
+    if use_dot:
+        agreement = kept
+    else:
+        lengths = (membership @ (squares - 2 * steps * with_partner + steps**2 * partner_squares)).clamp(min=0).sqrt()
+        originals = (membership @ squares).sqrt()
+        agreement = (kept / (lengths.clamp(min=EPSILON) * originals.clamp(min=EPSILON))).clamp(0, 1)
+    shares = ((agreement + 1) / 2) ** exponent
+    weights = shares / (shares.sum(dim=1, keepdim=True) + EPSILON)
+
+    # p_i = g_i - step_i g_partner(i), hence g_j counts w_j, less what it took from those it was the partner of.
+    taken = one_hot(partners, n).to(gram) * (weights[tensor_of] * steps).unsqueeze(2)
+    coefficients = n * (weights[tensor_of] - taken.sum(dim=1))
+    return [
+        Integration(*parts)
+        for parts in zip(
+            coefficients.split(sizes), weights.unbind(), partners.split(sizes), steps.split(sizes), strict=True
+        )
+    ]
+
+
+def integrate(
+    gradients: Sequence[Tensor],
+    order: Tensor,
+    *,
+    by_row: bool,
+    exponent: float = 0.5,
+    use_dot: bool = False,
+) -> Tensor:
+    """Conflict-aware integration of n gradients of one tensor; `order` is (n,) for all of them or (n, n)."""
+    n = len(gradients)
+    if order.shape not in ((n,), (n, n)):
+        raise UserError(f"not an order of {n} gradients", field="order", value=tuple(order.shape))
+    orders = order.expand(n, n).unsqueeze(0)
+    (plan,) = conflict_aware([row_products(gradients)], orders, [by_row], exponent=exponent, use_dot=use_dot)
+    return combine(gradients, plan.coefficients)
+
+
+def pcgrad(gram: Tensor, orders: Tensor) -> Tensor:
+    """Coefficients of PCGrad (Yu et al. 2020): (n, n), row i gives projected gradient i from the n originals.
+
+    `gram` (n, n) holds the inner products of the whole gradients. Gradient i visits the others in the order
+    `orders[i]` and each time loses its component along one it conflicts with, the earlier projections included.
+    """
+    n = len(gram)
+    gram = gram.double()
+    coefficients = torch.eye(n, dtype=gram.dtype, device=gram.device)
+    visits = one_hot(orders.to(gram.device), n).to(gram)
+    for visited in visits.unbind(dim=1):
+        # Row i is gradient i's present visit: all gradients take their next step at once.
+        conflict = ((coefficients @ gram) * visited).sum(dim=1).clamp(max=0)
+        squares = (visited * gram.diagonal()).sum(dim=1)
+        step = torch.where(conflict < 0, conflict / squares, 0.0)
+        coefficients = coefficients - step.unsqueeze(1) * visited
+    return coefficients
+
+
+def _layout(tensor: Tensor) -> torch.memory_format:
+    if tensor.dim() == 4 and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=torch.channels_last):
+        return torch.channels_last
+    return torch.contiguous_format
+
+
+def _as_rows(tensor: Tensor, layout: torch.memory_format) -> Tensor:
+    """(rows, length), a view of a tensor in `layout`; the order within a row is that of the memory."""
+    if layout is torch.channels_last:
+        tensor = tensor.permute(0, 2, 3, 1)
+    return tensor.reshape(tensor.shape[0], -1) if tensor.dim() > 1 else tensor.reshape(1, -1)
+
+
+def _rows_at_a_time(rows: Tensor) -> int:
+    return max(1, (_CPU_PIECE if rows.is_cpu else _GPU_PIECE) // max(1, rows.shape[1]))

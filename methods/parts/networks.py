@@ -1,0 +1,57 @@
+"""Classifiers by name, sized to a data set: the small networks of the papers, and all of timm and torchvision."""
+
+from torch import nn
+
+from subnetbench.harness.data import TaskData
+from subnetbench.harness.errors import UserError, nearest
+from subnetbench.methods.parts.small_networks import SMALL_NETWORKS, small_network
+
+
+def classifier(name: str, data: TaskData, *, size: int, pretrained: bool = False) -> nn.Module:
+    """A network with logits (n, classes) for images (n, channels, size, size), with fresh weights.
+
+    `name` is one of `SMALL_NETWORKS`, else a timm model, else a torchvision classifier (`torchvision/resnet18`
+    asks for that library's). `pretrained` asks timm or torchvision for its published weights. Raises `UserError`
+    with the nearest name when there is none.
+    """
+    if name in SMALL_NETWORKS:
+        if pretrained:
+            raise UserError("there are no published weights of this network", field="pretrained", value=name)
+        return small_network(name, channels=data.channels, size=size, classes=data.num_classes)
+    library, _, model = name.rpartition("/")
+    if library not in ("", "timm", "torchvision"):
+        raise UserError("no such library", field="network", value=library, allowed="timm, torchvision")
+    if library != "torchvision":
+        import timm
+
+        if timm.is_model(model):
+            return timm.create_model(model, pretrained=pretrained, num_classes=data.num_classes, in_chans=data.channels)
+    if library != "timm":
+        import torchvision
+
+        if model in torchvision.models.list_models(module=torchvision.models):
+            return _torchvision(model, data, pretrained)
+    raise _no_such_network(name)
+
+
+def _torchvision(model: str, data: TaskData, pretrained: bool) -> nn.Module:
+    import torchvision
+
+    if data.channels != 3:
+        raise UserError("torchvision's networks take images of 3 channels", field="network", value=model)
+    if not pretrained:
+        return torchvision.models.get_model(model, num_classes=data.num_classes)
+    network = torchvision.models.get_model(model, weights="DEFAULT")
+    name, last = [(n, m) for n, m in network.named_modules() if isinstance(m, nn.Linear)][-1]
+    path, _, attribute = name.rpartition(".")
+    setattr(network.get_submodule(path), attribute, nn.Linear(last.in_features, data.num_classes))
+    return network
+
+
+def _no_such_network(name: str) -> UserError:
+    import timm
+
+    guess = nearest(name, [*SMALL_NETWORKS, *timm.list_models()])
+    hint = f"; did you mean {guess!r}?" if guess else ""
+    known = f"{', '.join(SMALL_NETWORKS)}, any timm or torchvision classifier"
+    return UserError(f"there is no such network{hint}", field="network", value=name, allowed=known)

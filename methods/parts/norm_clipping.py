@@ -1,0 +1,26 @@
+"""Clipping of given gradients by their total norm, for steps that combine several of them before `.grad` is set."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def total_norm(tensors: Sequence[Tensor]) -> Tensor:
+    """The 2-norm over all elements of all tensors, a scalar on their device; 0 for no tensors."""
+    if not tensors:
+        return torch.zeros(())
+    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(tensors))))
+
+
+def clip_factor(norm: Tensor, limit: float) -> Tensor:
+    """What gradients of total norm `norm` are multiplied with: min(1, limit / (norm + 1e-6))."""
+    return (limit / (norm + 1e-6)).clamp(max=1.0)
+
+
+def clip_in_place(tensors: Sequence[Tensor], limit: float) -> Tensor:
+    """Scale the tensors to a total norm of at most `limit`; the norm before that is returned."""
+    norm = total_norm(tensors)
+    if tensors:
+        torch._foreach_mul_(list(tensors), clip_factor(norm, limit))
+    return norm

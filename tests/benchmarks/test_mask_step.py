@@ -1,0 +1,205 @@
+"""What masks cost: a training step of each mask method against the dense step of the same network and batch.
+
+Skipped by default. Run with
+`OMP_NUM_THREADS=2 pytest -o addopts="--import-mode=importlib" tests/benchmarks/test_mask_step.py -s`.
+Steps of all methods are taken in turn and each method's fastest one counts, so that other load on the machine
+hits all of them alike. "published" rows are the formulations of the released codes.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from subnetbench.methods.parts.initialisation import kaiming_normal_
+from subnetbench.methods.parts.layer_choice import choose_parameters
+from subnetbench.methods.parts.masking import mask_network
+from subnetbench.methods.parts.masks import AslpMask, ContinuousMask, EdgePopupMask, FixedMask, Mask, Supermask
+from subnetbench.methods.parts.pruning import random_masks
+from subnetbench.methods.parts.small_networks import CifarResNet, small_network
+
+ROUNDS = 12
+WHERE = {"conv2": None, "conv6": None, "resnet20": CifarResNet.MASKED}
+MASKS: dict[str, Callable[[], Mask]] = {
+    "aslp": AslpMask,
+    "supermask": Supermask,
+    "supermask rescaled": lambda: Supermask(rescale=True),
+    "edge_popup": lambda: EdgePopupMask(0.5),
+    "continuous_sparsification": ContinuousMask,
+    "fixed": FixedMask,
+}
+LEARNING_RATE = 1e-3
+
+
+@dataclass(frozen=True)
+class Setting:
+    network: str
+    batch: int
+    allowed: float
+    masks: tuple[str, ...]
+    device: str = "cpu"
+    dtype: torch.dtype | None = None
+    compiled: bool = False
+
+    def data(self) -> tuple[Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        images = torch.randn(self.batch, 3, 32, 32, generator=generator)
+        return images.to(self.device), torch.randint(10, (self.batch,), generator=generator).to(self.device)
+
+    def build(self) -> nn.Module:
+        torch.manual_seed(0)
+        return kaiming_normal_(small_network(self.network)).to(self.device)
+
+    def loss(self, logits: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor) -> Tensor:
+        with torch.autocast(self.device, self.dtype or torch.bfloat16, enabled=self.dtype is not None):
+            return F.cross_entropy(logits(images), labels)
+
+
+def sgd(parameters: list[nn.Parameter]) -> torch.optim.SGD:
+    return torch.optim.SGD(parameters, lr=LEARNING_RATE, momentum=0.9, fused=True)
+
+
+def dense_step(setting: Setting) -> Callable[[], None]:
+    network, (images, labels) = setting.build(), setting.data()
+    optimizer = sgd(list(network.parameters()))
+    call = torch.compile(network) if setting.compiled else network
+
+    def step() -> None:
+        optimizer.zero_grad()
+        setting.loss(call, images, labels).backward()
+        optimizer.step()
+
+    return step
+
+
+def masked_step(setting: Setting, name: str) -> Callable[[], None]:
+    masked = mask_network(setting.build(), MASKS[name](), WHERE[setting.network])
+    if isinstance(masked.mask, FixedMask):
+        masked.set_masks(random_masks({n: masked.weight(n) for n in masked.names}, 0.5))
+    images, labels = setting.data()
+    optimizer = sgd([p for p in masked.parameters() if p.requires_grad])
+    generator = torch.Generator(setting.device).manual_seed(0)
+
+    def logits_and_gates(images: Tensor) -> tuple[Tensor, Tensor | None]:
+        weights, gate_sum = masked.effective_weights()
+        return masked.call(weights, images), gate_sum
+
+    call = torch.compile(logits_and_gates) if setting.compiled else logits_and_gates
+
+    def step() -> None:
+        optimizer.zero_grad()
+        masked.draw(generator)
+        with torch.autocast(setting.device, setting.dtype or torch.bfloat16, enabled=setting.dtype is not None):
+            logits, gate_sum = call(images)
+            loss = F.cross_entropy(logits, labels)
+        (loss if gate_sum is None else loss + 1e-8 * gate_sum).backward()
+        optimizer.step()
+
+    return step
+
+
+def published_aslp(weight: Tensor, score: Tensor) -> Tensor:
+    logits = torch.stack([score.flatten(), torch.zeros(score.numel())])
+    return F.gumbel_softmax(logits, tau=1.0, hard=True, dim=0)[0].view(score.shape)
+
+
+def published_supermask(weight: Tensor, score: Tensor) -> Tensor:
+    sampled = torch.bernoulli(torch.sigmoid(score)).detach()
+    return sampled + torch.sigmoid(score) - torch.sigmoid(score).detach()
+
+
+class PublishedEdgePopup(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, magnitude, sparsity):
+        rank = 1 + round(0.01 * 100 * sparsity * (magnitude.numel() - 1))
+        threshold = magnitude.view(-1).kthvalue(rank).values.item()
+        return torch.where(magnitude < threshold, torch.zeros_like(magnitude), torch.ones_like(magnitude))
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad, None
+
+
+def published_continuous(weight: Tensor, score: Tensor) -> Tensor:
+    return 2.0 * torch.sigmoid(1.0 * score)
+
+
+PUBLISHED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "aslp": published_aslp,
+    "supermask": published_supermask,
+    "edge_popup": lambda weight, score: PublishedEdgePopup.apply(score.abs(), 0.5),
+    "continuous_sparsification": published_continuous,
+}
+
+
+def published_step(setting: Setting, name: str) -> Callable[[], None]:
+    """The released formulation in plain autograd; its frozen weights get gradients that nothing uses."""
+    network, (images, labels) = setting.build(), setting.data()
+    weights = {c.name: c.parameter for c in choose_parameters(network, WHERE[setting.network])}
+    scores = {n: nn.Parameter(torch.randn_like(w) if name == "edge_popup" else torch.zeros_like(w)) for n, w in weights.items()}
+    soft = name == "continuous_sparsification"
+    optimizer = sgd([*scores.values(), *(network.parameters() if soft else [])])
+
+    def step() -> None:
+        optimizer.zero_grad()
+        masks = {n: PUBLISHED[name](weight, scores[n]) for n, weight in weights.items()}
+        logits = functional_call(network, {n: mask * weights[n] for n, mask in masks.items()}, (images,))
+        loss = F.cross_entropy(logits, labels)
+        (loss + 1e-8 * sum(mask.sum() for mask in masks.values()) if soft else loss).backward()
+        optimizer.step()
+
+    return step
+
+
+def fastest_in_turn(steps: dict[str, Callable[[], None]], rounds: int = ROUNDS) -> dict[str, float]:
+    """Seconds of the fastest step of each kind, all kinds taking turns."""
+    fastest = dict.fromkeys(steps, float("inf"))
+    for step in steps.values():
+        step()
+    for _ in range(rounds):
+        for name, step in steps.items():
+            _synchronise()
+            started = time.perf_counter()
+            step()
+            _synchronise()
+            fastest[name] = min(fastest[name], time.perf_counter() - started)
+    return fastest
+
+
+def _synchronise() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def report(benchmark, setting: Setting, steps: dict[str, Callable[[], None]]) -> dict[str, float]:
+    seconds = benchmark.pedantic(fastest_in_turn, args=(steps,), rounds=1)
+    ratios = {name: value / seconds["dense"] for name, value in seconds.items()}
+    benchmark.extra_info |= {"setting": str(setting), "seconds": seconds, "ratios": ratios}
+    print(f"\n{setting.network}, batch {setting.batch}, {setting.device}, {setting.dtype}, {torch.get_num_threads()} threads")
+    for name, value in seconds.items():
+        print(f"  {name:45s}{1e3 * value:9.1f} ms {ratios[name]:7.3f} {setting.batch / value:9.0f} images/s")
+    return ratios
+
+
+FROZEN = ("aslp", "supermask", "supermask rescaled", "edge_popup", "fixed")
+SETTINGS = [
+    Setting("conv2", 256, 1.10, FROZEN),
+    Setting("conv6", 256, 1.05, FROZEN),
+    Setting("resnet20", 128, 1.05, ("continuous_sparsification", "aslp", "edge_popup", "fixed")),
+]
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda s: s.network)
+def test_masked_step_against_dense_step_on_the_cpu(benchmark, setting):
+    steps = {"dense": dense_step(setting)}
+    steps |= {name: masked_step(setting, name) for name in setting.masks}
+    steps |= {f"published {name}": published_step(setting, name) for name in setting.masks if name in PUBLISHED}
+    ratios = report(benchmark, setting, steps)
+    too_slow = {name: ratios[name] for name in setting.masks if ratios[name] > setting.allowed}
+    assert not too_slow

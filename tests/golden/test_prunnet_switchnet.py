@@ -1,0 +1,272 @@
+"""Parity of PrunNet's and SwitchNet's parts with the figures of the published implementation."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from subnetbench.methods.parts.batch_norm import (
+    load_running_statistics,
+    recalibrate,
+    running_momentum,
+    running_statistics_kept,
+)
+from subnetbench.methods.parts.capacities import ScoreMaps, capacity_masks, prunable_parameters, score_thresholds
+from subnetbench.methods.parts.capacities import straight_through
+from subnetbench.methods.parts.capacity_gradients import Subnetworks
+from subnetbench.methods.parts.gradient_integration import combine, conflict_aware, row_products
+from subnetbench.methods.parts.order_statistics import removal_rank
+from subnetbench.methods.parts.retrieval_networks import ClassifiedEmbedding, ResNet
+
+
+def assert_close(actual: Tensor | np.ndarray, expected: np.ndarray, rel: float, what: str = "") -> None:
+    """max|a - b| <= rel * max|b| + 1e-6"""
+    actual = actual.detach().numpy() if isinstance(actual, Tensor) else np.asarray(actual)
+    assert actual.shape == expected.shape, what
+    allowed = rel * np.abs(expected).max(initial=0) + 1e-6
+    assert np.abs(actual - expected).max(initial=0) <= allowed, what
+
+
+def cases_in(case) -> Iterator:
+    """The numbered sub-cases of a file, each as a dictionary."""
+    prefixes = sorted({name.split(".")[0] for name in case if "." in name})
+    for prefix in prefixes:
+        yield prefix, case.under(f"{prefix}.")
+
+
+@pytest.mark.golden("prunnet_switchnet", "masks")
+def test_masks(case):
+    sparsities = case["sparsities"].tolist()
+    for prefix, given in cases_in(case):
+        scores = torch.from_numpy(given["scores"])
+        assert [removal_rank(s, scores.numel()) for s in sparsities] == given["k"].tolist(), prefix
+        assert np.array_equal(score_thresholds(scores, sparsities).double().numpy(), given["threshold"]), prefix
+        masks = torch.stack(capacity_masks(scores, sparsities)).to(torch.uint8)
+        assert np.array_equal(masks.numpy(), given["masks"]), prefix
+
+
+@pytest.mark.golden("prunnet_switchnet", "sublayers")
+def test_masked_layers(case):
+    sparsities = case["sparsities"].tolist()
+    for prefix, given in cases_in(case):
+        tensors = {
+            kind: (torch.from_numpy(given[kind]), torch.from_numpy(given[score]))
+            for kind, score in (("weight", "score"), ("bias", "bscore"))
+            if kind in given
+        }
+        for i, sparsity in enumerate(sparsities):
+            expected = {name: given[f"s{i}.{name}"] for name in ("y", "dx")}
+            x = torch.from_numpy(given["x"]).requires_grad_()
+            masks = {kind: capacity_masks(score, [sparsity])[0] for kind, (_, score) in tensors.items()}
+            leaves = {kind: (weight * masks[kind]).requires_grad_() for kind, (weight, _) in tensors.items()}
+            if "stride_pad_groups" in given:
+                stride, padding, groups = given["stride_pad_groups"].tolist()
+                y = F.conv2d(x, leaves["weight"], leaves.get("bias"), stride, padding, 1, groups)
+            else:
+                y = F.linear(x, leaves["weight"], leaves.get("bias"))
+            dx, *gradients = torch.autograd.grad(y, [x, *leaves.values()], torch.from_numpy(given["dy"]))
+            assert_close(y, expected["y"], 1e-5, prefix)
+            assert_close(dx, expected["dx"], 1e-5, prefix)
+            for (kind, (weight, score)), gradient in zip(tensors.items(), gradients, strict=True):
+                short = "b" if kind == "bias" else ""
+                assert np.array_equal(masks[kind].to(torch.uint8).numpy(), given[f"s{i}.{short}mask"]), prefix
+                of_weight, of_score = straight_through(gradient, weight, score, masks[kind])
+                assert_close(of_weight, given[f"s{i}.d{kind}"], 1e-5, prefix)
+                assert_close(of_score, given[f"s{i}.d{short}score_ste"], 1e-5, prefix)
+                assert_close(of_score * masks[kind], given[f"s{i}.d{short}score_masked"], 1e-5, prefix)
+
+
+@pytest.mark.golden("prunnet_switchnet", "gradint")
+def test_conflict_aware_integration(case):
+    for prefix, given in cases_in(case):
+        gradients = list(torch.from_numpy(given["G"]))
+        n, by_row = len(gradients), bool(given["per_filter"])
+        order = torch.from_numpy(given["perm"]).expand(n, n)
+        (plan,) = conflict_aware(
+            [row_products(gradients)],
+            order.unsqueeze(0),
+            [by_row],
+            exponent=float(given["exp"]),
+            use_dot=bool(given["use_dot"]),
+        )
+        assert_close(combine(gradients, plan.coefficients), given["out"], 1e-5, prefix)
+        assert_close(plan.weights, given["weights"], 1e-5, prefix)
+        rows = torch.stack(gradients).reshape(n, len(plan.steps), -1)
+        each = torch.arange(len(plan.steps))
+        for i in range(n):
+            projected = rows[i] - plan.steps[:, i : i + 1] * rows[plan.partners[:, i], each]
+            assert_close(projected.reshape(gradients[0].shape), given["projected"][i], 1e-5, prefix)
+
+
+def own_name(published: str) -> str:
+    """Our name of a parameter or buffer of the published PrunNet."""
+    for theirs, ours in (
+        ("projection_cls.last_layer", "classifier"),
+        ("projector.last_layer", "projector.linear"),
+        ("projector.last_bn", "projector.norm"),
+    ):
+        if published.startswith(theirs):
+            return ours + published.removeprefix(theirs)
+    name = f"backbone.{published}"
+    if name.startswith("backbone.layer"):
+        # Basic blocks call their shortcut conv3 and bn3.
+        name = name.replace(".conv3.", ".downsample.0.").replace(".bn3.", ".downsample.1.")
+    return name
+
+
+class PrunNet:
+    """The tiny PrunNet of the golden cases with its scores."""
+
+    def __init__(self, case) -> None:
+        width, dim = int(case["nf"]), int(case["embedding_dim"])
+        backbone = ResNet("basic", (1, 1, 1, 1), width=width, stem_pool="none")
+        self.network = ClassifiedEmbedding(backbone, backbone.channels, int(case["num_classes"]), dim=dim)
+        initial = {name: torch.from_numpy(value) for name, value in case.under("init.").items()}
+        scores = {name: value for name, value in initial.items() if name.endswith(("w_m", "b_m"))}
+        self.network.load_state_dict({own_name(n): v for n, v in initial.items() if n not in scores})
+        found = prunable_parameters(backbone)
+        self.weights = {f"backbone.{name}": parameter for name, parameter in found.items()}
+        self.scores = ScoreMaps(self.weights)
+        self.scores.load_state_dict({self.weight_name(name): value for name, value in scores.items()})
+
+    def weight_name(self, published: str) -> str:
+        return own_name(published.replace("w_m", "weight").replace("b_m", "bias"))
+
+    def subnetworks(self, sparsities) -> Subnetworks:
+        return Subnetworks(self.weights, self.scores.as_dict(), [float(s) for s in sparsities])
+
+    def parameter(self, published: str) -> Tensor:
+        if published.endswith(("w_m", "b_m")):
+            return self.scores.as_dict()[self.weight_name(published)]
+        return {**dict(self.network.named_parameters()), **dict(self.network.named_buffers())}[own_name(published)]
+
+    def others(self) -> dict[str, nn.Parameter]:
+        return {name: p for name, p in self.network.named_parameters() if name not in self.weights}
+
+
+@pytest.mark.golden("prunnet_switchnet", "prunnet_step")
+def test_outputs_at_every_capacity(case):
+    net = PrunNet(case)
+    images = torch.from_numpy(case["probe.images"])
+    subnetworks = net.subnetworks(case["sparsities"])
+    for i in range(len(subnetworks) + 1):
+        leaves = subnetworks.leaves(i - 1) if i else {}
+        with running_statistics_kept(net.network.train()):
+            embeddings, logits = functional_call(net.network, leaves, images)
+        assert_close(embeddings, case[f"probe.train.emb{i}"], 1e-4)
+        assert_close(logits, case[f"probe.train.logits{i}"], 1e-4)
+        embeddings, _ = functional_call(net.network.eval(), leaves, images)
+        assert_close(embeddings, case[f"probe.eval.emb{i}"], 1e-4)
+
+
+@pytest.mark.golden("prunnet_switchnet", "prunnet_step")
+def test_training_steps(case):
+    net = PrunNet(case)
+    net.network.train()
+    lr, momentum, decay = case["lr_momentum_wd"].tolist()
+    undecayed = {id(p) for p in net.network.undecayed()}
+    everything = [*net.network.parameters(), *net.scores.parameters()]
+    optimizer = torch.optim.SGD(
+        [{"params": [p], "weight_decay": 0.0 if id(p) in undecayed else decay} for p in everything],
+        lr=lr,
+        momentum=momentum,
+    )
+    subnetworks = net.subnetworks(case["sparsities"])
+    others = net.others()
+    steps = 1 + max(int(name.split(".")[0][4:]) for name in case if name.startswith("step"))
+    by_tensor = {name: i for i, name in enumerate(case["integrated_param_order"].tolist())}
+    for t in range(steps):
+        given = case.under(f"step{t}.")
+        images, labels = torch.from_numpy(given["images"]), torch.from_numpy(given["labels"])
+        losses, norms, gradients = [], [], []
+        subnetworks.select()
+        for i in range(len(subnetworks)):
+            leaves = subnetworks.leaves(i)
+            shared = {name: p.detach().requires_grad_() for name, p in others.items()}
+            with running_statistics_kept(net.network):
+                loss = F.cross_entropy(functional_call(net.network, leaves | shared, images)[1], labels)
+            raw = torch.autograd.grad(loss, [*leaves.values(), *shared.values()])
+            finished, norm = subnetworks.finish(i, dict(zip(leaves, raw, strict=False)), raw[len(leaves) :])
+            gradients.append(finished)
+            losses.append(loss.item())
+            norms.append(norm.item())
+        with running_momentum(net.network, 1 - 0.9**2):
+            loss = F.cross_entropy(net.network(images)[1], labels)
+        raw = torch.autograd.grad(loss, [*net.weights.values(), *others.values()])
+        losses.append(loss.item())
+        dense = dict(zip(net.weights, raw, strict=False))
+
+        rows = [by_tensor[published] for published in map(published_name, turns(net))]
+        orders = torch.from_numpy(given["perms"])[rows]
+        if orders.dim() == 2:
+            orders = orders.unsqueeze(1).expand(-1, orders.shape[1], -1)
+        determined = determined_filters(subnetworks)
+        of_weights, (of_scores,) = subnetworks.combine([dense, *gradients], orders, exponent=float(case["exp"]))
+        for name, parameter in net.weights.items():
+            parameter.grad = of_weights[name]
+        for name, score in net.scores.as_dict().items():
+            score.grad = of_scores[name]
+        for parameter, gradient in zip(others.values(), raw[len(net.weights) :], strict=True):
+            parameter.grad = gradient
+        for name, expected in case.under(f"step{t}.grad.").items():
+            rows = determined.get(net.weight_name(name), slice(None))
+            assert_close(net.parameter(name).grad[rows], expected[rows], 1e-4, name)
+        norms.append(nn.utils.clip_grad_norm_(everything, 100).item())
+        optimizer.step()
+        assert_close(np.array(losses), given["losses_sub_then_dense"], 1e-4)
+        assert_close(np.array(norms), given["grad_norms_sub_then_final"], 2e-3)
+        for name, expected in case.under(f"step{t}.after.").items():
+            assert_close(net.parameter(name), expected, 1e-3, name)
+
+
+def determined_filters(subnetworks: Subnetworks) -> dict[str, Tensor]:
+    """Which filters of each convolution have a gradient that arithmetic determines, at every capacity.
+
+    The loss does not depend on the length of a filter before batch norm. With a single surviving weight nothing but
+    that length is left to change: the true gradient is zero, and what is computed, and projected on, is rounding
+    noise, different on every processor.
+    """
+    surviving = [
+        {name: mask.flatten(1).sum(dim=1) for name, mask in subnetworks.masks(i).items() if mask.dim() == 4}
+        for i in range(len(subnetworks))
+    ]
+    return {name: torch.stack([counts[name] != 1 for counts in surviving]).all(dim=0) for name in surviving[0]}
+
+
+def published_name(ours: str) -> str:
+    """The inverse of `own_name` for the backbone of basic blocks."""
+    name = ours.removeprefix("backbone.")
+    return name.replace(".downsample.0.", ".conv3.").replace(".downsample.1.", ".bn3.")
+
+
+def turns(net: PrunNet) -> Iterator[str]:
+    """Weights and scores in the order of `Subnetworks.combine`, scores under their published leaf names."""
+    for name in net.weights:
+        yield name
+        yield name.removesuffix("weight") + "w_m" if name.endswith("weight") else name.removesuffix("bias") + "b_m"
+
+
+@pytest.mark.golden("prunnet_switchnet", "bnrecal")
+def test_batch_norm_recalibration(case):
+    net = PrunNet(case.companion("prunnet_step_b.npz"))
+    network, sparsities = net.network, case["sparsities"]
+    subnetworks = net.subnetworks(sparsities)
+    batches = torch.from_numpy(case["batches"])
+    for i in range(len(sparsities)):
+        leaves = {name: leaf.detach() for name, leaf in subnetworks.leaves(i).items()}
+        statistics = recalibrate(
+            network,
+            batches,
+            forward=lambda images, leaves=leaves: functional_call(network, leaves, images),
+            momentum=0.1,
+        )
+        for name, expected in case.under(f"c{i}.").items():
+            if "running" in name:
+                assert_close(statistics[own_name(name)], expected, 1e-4, name)
+        load_running_statistics(network, statistics)
+        embeddings, _ = functional_call(network.eval(), leaves, torch.from_numpy(case["test_images"]))
+        assert_close(embeddings, case[f"c{i}.emb"], 1e-4)

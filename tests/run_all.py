@@ -1,0 +1,80 @@
+"""Everything that checks the project, part by part, with the minutes that each takes beside its budget."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+PYTEST = [sys.executable, "-m", "pytest", "-q"]
+PARALLEL = ["-n", str(min(os.cpu_count() or 1, 4))]
+DEBIAN_PACKAGES = {"dataset-fashion-mnist": "/usr/share/datasets/fashion-mnist"}
+
+
+@dataclass(frozen=True)
+class Part:
+    name: str
+    budget_minutes: float
+    commands: tuple[list[str], ...]
+
+
+PARTS = (
+    Part(
+        "static",
+        3,
+        (
+            [str(BIN / "ruff"), "check", "."],
+            [str(BIN / "ruff"), "format", "--check", "."],
+            [str(BIN / "mypy")],
+        ),
+    ),
+    Part(
+        "unit and golden",
+        9,
+        ([*PYTEST, *PARALLEL, "tests", "--ignore=tests/conformance", "--ignore=tests/end_to_end"],),
+    ),
+    Part("conformance", 12, ([*PYTEST, *PARALLEL, "tests/conformance"],)),
+    Part("end to end", 6, ([*PYTEST, "tests/end_to_end"],)),
+)
+
+
+def install_debian_packages() -> None:
+    """Data that Debian ships, where that is possible; otherwise say what will be skipped."""
+    missing = [name for name, path in DEBIAN_PACKAGES.items() if not Path(path).exists()]
+    if not missing:
+        return
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        print(f"not installed, so their tests are skipped: {', '.join(missing)}", flush=True)
+        return
+    for command in (["apt-get", "update", "-q"], ["apt-get", "install", "-q", "-y", *missing]):
+        subprocess.run(
+            command, check=False, stdout=subprocess.DEVNULL, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        )
+
+
+def run(part: Part) -> tuple[bool, float]:
+    print(f"\n=== {part.name}", flush=True)
+    started = time.monotonic()
+    environment = {**os.environ, "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1"}
+    results = [subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode for command in part.commands]
+    return all(code == 0 for code in results), (time.monotonic() - started) / 60
+
+
+def main() -> int:
+    install_debian_packages()
+    wanted = sys.argv[1:]
+    rows = [(part, *run(part)) for part in PARTS if not wanted or part.name in wanted]
+    print(f"\n{'part':18}{'result':>8}{'minutes':>10}{'budget':>8}")
+    for part, ok, minutes in rows:
+        print(f"{part.name:18}{'ok' if ok else 'FAILED':>8}{minutes:10.1f}{part.budget_minutes:8g}")
+    failed = sum(not ok for _, ok, _ in rows)
+    print(f"parts: {len(rows) - failed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
