@@ -170,7 +170,9 @@ def _bounds(info: FieldInfo) -> str:
 
 
 def _explain(cls: type[Config], error: ValidationError, where: str) -> UserError:
-    fault = error.errors(include_url=False)[0]
+    # A misspelt name explains a missing one, so it comes first.
+    faults = error.errors(include_url=False)
+    fault = min(faults, key=lambda each: each["type"] != "extra_forbidden")
     path = ".".join(str(part) for part in fault["loc"])
     field = f"{where}.{path}" if path else where
     top = str(fault["loc"][0]) if fault["loc"] else ""

@@ -23,8 +23,6 @@ class EdgePopup(FrozenSearch["EdgePopup.Config"]):
 
     paper = "Ramanujan et al., What's Hidden in a Randomly Weighted Neural Network?, arXiv 1911.13299"
 
-    tiny = {"network": "conv2", "image_size": 8}
-
     class Config(FrozenSearchConfig):
         sparsity: Annotated[
             float, Field(ge=0, lt=1, description="fraction removed, in every layer"), operating_point

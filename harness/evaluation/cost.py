@@ -119,13 +119,13 @@ def time_metrics(
     batch_size: int = 32,
     warm_up: int = 5,
     repetitions: int = 30,
-    seconds: float = 10.0,
+    seconds: float = 5.0,
 ) -> dict[str, float]:
     """`latency_ms` (median) and `latency_ms_p95` at batch 1, `throughput` in images a second at `batch_size`.
 
-    On CUDA also `peak_memory_bytes`, the most bytes allocated at `batch_size`, weights included; there is no such figure
-    for the CPU. The module must be on `device` and in evaluation mode. Wall clock around single forward passes
-    whose input is already on the device, the device synchronised before and after; `warm_up` passes are not
+    On CUDA also `peak_memory_bytes`, the most bytes allocated at `batch_size`, weights included; there is no such
+    figure for the CPU. The module must be on `device` and in evaluation mode. Wall clock around single forward
+    passes whose input is already on the device, the device synchronised before and after; `warm_up` passes are not
     counted. Each of the two batch sizes takes `repetitions` passes, or fewer (at least 3) once `seconds` are over.
     """
     device = torch.device(device)

@@ -72,7 +72,9 @@ METRICS: dict[str, Metric] = {
         Metric("latency_ms", "milliseconds for a batch of one image, median", False, high=inf),
         Metric("latency_ms_p95", "milliseconds for a batch of one image, 95th percentile", False, high=inf),
         Metric("throughput", "images a second at the stated batch size", True, high=inf),
-        Metric("peak_memory_bytes", "bytes allocated on the CUDA device at the stated batch size, at most", False, high=inf),
+        Metric(
+            "peak_memory_bytes", "bytes allocated on the CUDA device at the stated batch size, at most", False, high=inf
+        ),
     )
 }
 

@@ -41,11 +41,18 @@ class Relevance:
         """Positives are the gallery items with the query's label.
 
         Without `gallery_labels` the queries are their own gallery: `own` is 0..n-1. It has to be given where two
-        networks embed the same images as queries and as gallery.
+        networks embed the same images as queries and as gallery. Raises `DataError` for an empty gallery and for
+        own images outside it.
         """
         query_labels = np.asarray(query_labels)
         if gallery_labels is None:
             gallery_labels, own = query_labels, np.arange(len(query_labels))
+        if not len(gallery_labels):
+            raise DataError("the gallery is empty")
+        if own is not None and not (
+            len(own) == len(query_labels) and np.all((own >= -1) & (own < len(gallery_labels)))
+        ):
+            raise DataError(f"own images do not fit {len(query_labels)} queries and {len(gallery_labels)} items")
         classes, of_item = np.unique(np.asarray(gallery_labels), return_inverse=True)
         sizes = np.bincount(of_item, minlength=len(classes))
         group = np.minimum(np.searchsorted(classes, query_labels), len(classes) - 1)

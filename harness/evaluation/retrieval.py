@@ -43,14 +43,15 @@ def retrieval_metrics(
     query: torch.Tensor,
     gallery: torch.Tensor,
     relevance: Relevance,
-    metrics: Sequence[str] = DEFAULT_METRICS,
+    metrics: Sequence[str] | None = None,
     *,
     similarity: Similarity = "cosine",
 ) -> dict[str, float]:
     """The named metrics, averaged over the queries that have positives, and how many queries those are.
 
-    `query` (q, d) and `gallery` (g, d) are float embeddings on one device. Raises `UserError` for unknown metrics
-    and for a k that is larger than the gallery, `DataError` when no query has a positive.
+    `query` (q, d) and `gallery` (g, d) are float embeddings on one device; without `metrics`, those of
+    `DEFAULT_METRICS` whose k fits the gallery. Raises `UserError` for unknown metrics and for a k that is larger
+    than the gallery, `DataError` when no query has a positive.
     """
     return average(retrieval_per_query(query, gallery, relevance, metrics, similarity=similarity))
 
@@ -59,7 +60,7 @@ def retrieval_per_query(
     query: torch.Tensor,
     gallery: torch.Tensor,
     relevance: Relevance,
-    metrics: Sequence[str] = DEFAULT_METRICS,
+    metrics: Sequence[str] | None = None,
     *,
     similarity: Similarity = "cosine",
 ) -> PerQuery:
@@ -73,9 +74,7 @@ def retrieval_per_query(
     return _per_query(blocks, relevance, _formulas(metrics, relevance))
 
 
-def metrics_of_order(
-    order: np.ndarray, relevance: Relevance, metrics: Sequence[str] = DEFAULT_METRICS
-) -> dict[str, float]:
+def metrics_of_order(order: np.ndarray, relevance: Relevance, metrics: Sequence[str] | None = None) -> dict[str, float]:
     """The named metrics of rankings that were made elsewhere, as by a cascade.
 
     `order` (q, m) are gallery indices, best first, none twice in a row; ignored items and own images may be among
@@ -84,7 +83,7 @@ def metrics_of_order(
     return average(per_query_of_order(order, relevance, metrics))
 
 
-def per_query_of_order(order: np.ndarray, relevance: Relevance, metrics: Sequence[str] = DEFAULT_METRICS) -> PerQuery:
+def per_query_of_order(order: np.ndarray, relevance: Relevance, metrics: Sequence[str] | None = None) -> PerQuery:
     """As `metrics_of_order`, but float64 (q,) a metric, with NaN for queries without positives."""
     length, gallery_size = order.shape[1], relevance.gallery_size
     _check_sizes(len(order), gallery_size, relevance)
@@ -181,14 +180,17 @@ class _Formula:
         return _FORMULAS[self.key][1](hits, self.k)
 
 
-def _formulas(names: Sequence[str], relevance: Relevance) -> list[_Formula]:
+def _formulas(names: Sequence[str] | None, relevance: Relevance) -> list[_Formula]:
+    most = relevance.gallery_size - (relevance.own is not None)
     formulas = []
-    for name in names:
+    for name in names or DEFAULT_METRICS:
         metric, k = parse_metric(name)
         if metric.name not in _FORMULAS:
             raise unknown("retrieval metric", name, _FORMULAS)
         if k is not None:
-            check_k(k, relevance.gallery_size, relevance.own is not None)
+            if k > most and not names:
+                continue
+            check_k(k, most)
         formulas.append(_Formula(name, metric.name, k or 0))
     return formulas
 

@@ -85,7 +85,7 @@ def search(
     """
     query, gallery = comparable(query, gallery, similarity)
     mine = None if own is None else torch.as_tensor(own, device=query.device)
-    check_k(k, len(gallery), mine is not None)
+    check_k(k, len(gallery) - (mine is not None))
     backend = backend or fastest_backend(len(query), len(gallery), k, query.device)
     if backend == "faiss":
         return _search_faiss(query, gallery, k, mine)
@@ -96,11 +96,12 @@ def search(
     return found
 
 
-def check_k(k: int, gallery_size: int, own_removed: bool) -> None:
-    most = gallery_size - own_removed
+def check_k(k: int, most: int) -> None:
+    """Raise `UserError` unless `k` is in 1..`most`, the number of items that a query can find."""
     if not 1 <= k <= most:
-        left_out = " beside the query's own image" if own_removed else ""
-        raise UserError(f"the gallery has {most} items{left_out}", field="k", value=k, allowed=f"1 to {most}")
+        raise UserError(
+            "more than the gallery holds beside the query's own image", field="k", value=k, allowed=f"1 to {most}"
+        )
 
 
 def hide(scores: torch.Tensor, own: torch.Tensor | None) -> None:

@@ -10,14 +10,14 @@ from torch import nn
 from subnetbench.harness.data import Images, Preprocessing, Split, TaskData
 from subnetbench.harness.evaluation.embed import embed
 from subnetbench.harness.evaluation.relevance import Relevance
-from subnetbench.harness.evaluation.retrieval import DEFAULT_METRICS, retrieval_metrics
+from subnetbench.harness.evaluation.retrieval import retrieval_metrics
 from subnetbench.harness.evaluation.search import check_k
 
 PIXEL_SIDE = 16
 
 
 def trivial_baseline(
-    data: TaskData, metrics: Sequence[str] = DEFAULT_METRICS, ks: Sequence[int] = (1, 5, 10)
+    data: TaskData, metrics: Sequence[str] | None = None, ks: Sequence[int] = (1, 5, 10)
 ) -> dict[str, float]:
     """The trivial baseline of the task on the test split, by metric.
 
@@ -42,7 +42,7 @@ def constant_answer(split: Split) -> dict[str, float]:
     return {"top1": float(shares[0]), **top5, "loss": float(-(present * np.log(present)).sum())}
 
 
-def raw_pixels(split: Split, metrics: Sequence[str] = DEFAULT_METRICS) -> dict[str, float]:
+def raw_pixels(split: Split, metrics: Sequence[str] | None = None) -> dict[str, float]:
     """Retrieval by the cosine of 16 x 16 pixels, each image's mean subtracted."""
     query = _pixels(split.images)
     gallery = query if split.gallery is None else _pixels(split.gallery.images)
@@ -60,7 +60,7 @@ def random_order(split: Split, ks: Sequence[int] = (1, 5, 10)) -> dict[str, floa
     results = {}
     for prefix, positives in texts.items():
         for k in ks:
-            check_k(k, min(len(split), int(positives.sum())), False)
+            check_k(k, min(len(split), int(positives.sum())))
             results[f"{prefix}text_to_image_recall_at_{k}"] = chance_recall(len(split), 1, k)
             results[f"{prefix}image_to_text_recall_at_{k}"] = float(
                 np.mean([chance_recall(int(positives.sum()), int(count), k) for count in positives])

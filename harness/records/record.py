@@ -7,11 +7,11 @@ import json
 import os
 import re
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 from subnetbench.harness.errors import SubnetbenchError
 
@@ -38,9 +38,9 @@ _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 class Score:
     """One figure of a run.
 
-    `metric` is the name of a score (`top1`, `recall_at_1`) or of a cost of `variant` (`sparsity`, `parameters`,
-    ...: see `schema.COST_METRICS`; costs have no split). In retrieval `variant` embeds the queries and
-    `gallery_variant` the gallery.
+    `metric` is the name of a score (`top1`, `recall_at_1`) or of something else that is known of `variant`
+    (`sparsity`, `parameters`, `macs_executed`, ...), which then has no split. In retrieval `variant` embeds the
+    queries and `gallery_variant` the gallery.
     """
 
     metric: str
@@ -177,14 +177,18 @@ def write_record(folder: Path | str, record: RunRecord) -> Path:
 
 
 def publish_table(table: Any, path: Path, *, overwrite: bool, **parquet_options: Any) -> None:
-    """Write a table beside `path`, flush it to the disk, then give it its name in one step.
-
-    `parquet_options` go to `pyarrow.parquet.write_table`. The temporary name does not end in `.parquet`, so that
-    globs of other readers pass over it. Raises `FileExistsError` if `path` exists and may not be written over,
-    `SubnetbenchError` if the disk refuses.
-    """
+    """Write a table to `path` as `publish` does; `parquet_options` go to `pyarrow.parquet.write_table`."""
     import pyarrow.parquet as pq
 
+    publish(path, lambda file: pq.write_table(table, file, **parquet_options), overwrite=overwrite)
+
+
+def publish(path: Path, write: Callable[[BinaryIO], object], *, overwrite: bool) -> None:
+    """Let `write` fill a file beside `path`, flush it to the disk, then give it its name in one step.
+
+    The temporary name does not end in `.parquet`, so that globs of other readers pass over it. Raises
+    `FileExistsError` if `path` exists and may not be written over, `SubnetbenchError` if the disk refuses.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -194,7 +198,7 @@ def publish_table(table: Any, path: Path, *, overwrite: bool, **parquet_options:
         raise FileExistsError(path)
     try:
         with open(temporary, "xb") as file:
-            pq.write_table(table, file, **parquet_options)
+            write(file)
             file.flush()
             os.fsync(file.fileno())
         _rename(temporary, path, overwrite)

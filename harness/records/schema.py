@@ -33,7 +33,7 @@ class Column:
 
     @property
     def nullable(self) -> bool:
-        return pa.types.is_floating(self.type) or pa.types.is_timestamp(self.type) or self.name == "trial"
+        return pa.types.is_floating(self.type) or self.name == "trial"
 
 
 TEXT: Final = pa.string()
@@ -68,7 +68,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("config_hash", TEXT, "hash of the config without its seed: what runs of different seeds share"),
     Column("config_json", TEXT, "the config as JSON"),
     Column("spec_json", TEXT, "the whole frozen spec as JSON: what reproduces the run"),
-    Column("split", TEXT, "split that was scored; empty for costs", of_score=True),
+    Column("split", TEXT, "split that was scored; empty for what a variant costs", of_score=True),
     Column("variant", TEXT, "network that was scored (in retrieval: that embeds the queries)", of_score=True),
     Column("gallery_variant", TEXT, "network that embeds the gallery; empty outside retrieval", of_score=True),
     Column("metric", TEXT, "name of the score or cost", of_score=True),
@@ -89,19 +89,6 @@ COLUMNS: tuple[Column, ...] = (
     Column("slurm_job_id", TEXT, "SLURM job"),
     Column("n_requeue", INTEGER, "times the run was interrupted and queued again"),
 )
-
-COST_METRICS: Final = (
-    "parameters",
-    "nonzero_parameters",
-    "sparsity",
-    "capacity",
-    "macs_executed",
-    "macs_nonzero",
-    "latency_ms",
-    "throughput",
-    "peak_memory_bytes",
-)
-"""Names of the score rows that tell what a variant costs; they belong to no split."""
 
 RUN_COSTS: Final = ("wall_seconds", "train_seconds", "gpu_hours")
 """Run-level columns that a leaderboard shows like metrics."""

@@ -5,6 +5,7 @@ The interval adapts to the cost: the time spent on writing stays below one perce
 checkpoint is never older than `longest` seconds of work.
 """
 
+import os
 import time
 from typing import Any
 
@@ -19,6 +20,8 @@ from subnetbench.harness.state_files import load_state, save_state
 COST_SHARE = 0.01
 SHORTEST_INTERVAL = 10.0
 LONGEST_INTERVAL = 600.0
+# Seconds between checkpoints, whatever they cost.
+FIXED_INTERVAL = os.environ.get("SUBNETBENCH_CHECKPOINT_SECONDS")
 
 
 class Checkpoints:
@@ -34,6 +37,8 @@ class Checkpoints:
         if self.folder is None:
             return False
         interval = min(max(self._cost / COST_SHARE, SHORTEST_INTERVAL), LONGEST_INTERVAL)
+        if FIXED_INTERVAL:
+            interval = float(FIXED_INTERVAL)
         return time.monotonic() - self._written >= interval
 
     def save_last(self, state: dict[str, Any]) -> None:

@@ -7,16 +7,18 @@ capacities come from one tensor of scores and are therefore nested. Scores are k
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from subnetbench.harness.errors import UserError
+from subnetbench.methods.parts.order_statistics import removal_rank
 
 # Below this size one partition is cheaper than bracketing the wanted ranks with a sample.
 _SMALL = 1 << 15
-_CHUNK = 1 << 16
+_CHUNK = 1 << 17
 
 
 def capacity_to_sparsity(capacity: float) -> float:
@@ -26,20 +28,12 @@ def capacity_to_sparsity(capacity: float) -> float:
     return round(1 - capacity, 12)
 
 
-def order_statistic(sparsity: float, count: int) -> int:
-    """The 1-based rank k among `count` values of |score| from which on weights are kept.
-
-    Evaluated in the published order of operations, with halves rounded to the even integer.
-    """
-    return 1 + round(0.01 * (100 * sparsity) * (count - 1))
-
-
 def score_thresholds(scores: Tensor, sparsities: Sequence[float]) -> Tensor:
     """The smallest |score| that each of `sparsities` keeps: one value a sparsity, on the device of `scores`.
 
     All of them cost about one pass over `scores` on the CPU and one sort, without waiting for it, on a GPU.
     """
-    ranks = [order_statistic(sparsity, scores.numel()) - 1 for sparsity in sparsities]
+    ranks = [removal_rank(sparsity, scores.numel()) - 1 for sparsity in sparsities]
     flat = scores.detach().flatten()
     if flat.is_cpu and flat.dtype in (torch.float32, torch.float64):
         return torch.from_numpy(_select(flat.numpy(), ranks))
@@ -47,9 +41,29 @@ def score_thresholds(scores: Tensor, sparsities: Sequence[float]) -> Tensor:
     return torch.stack([ordered[rank] for rank in ranks])
 
 
+def all_score_thresholds(scores: Mapping[str, Tensor], sparsities: Sequence[float]) -> dict[str, Tensor]:
+    """`score_thresholds` of many tensors, on as many threads as PyTorch uses."""
+    # NumPy works on one thread and without the interpreter's lock; large tensors first, so none is waited for.
+    by_size = sorted(scores, key=lambda name: -scores[name].numel())
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        found = pool.map(lambda name: score_thresholds(scores[name], sparsities), by_size)
+        thresholds = dict(zip(by_size, found, strict=True))
+    return {name: thresholds[name] for name in scores}
+
+
 def keep_mask(scores: Tensor, threshold: Tensor) -> Tensor:
     """Booleans in the shape of `scores`: where |score| reaches `threshold`. Ties are all kept."""
     return scores.detach().abs() >= threshold
+
+
+def keep_values(values: Tensor, scores: Tensor, threshold: Tensor, out: Tensor) -> Tensor:
+    """`values` where |score| reaches `threshold` and 0 elsewhere, written to `out` (which may be `values`)."""
+    if not (scores.is_cpu and scores.dtype in (torch.float32, torch.float64)):
+        return torch.mul(values, keep_mask(scores, threshold), out=out)
+    # The derivative of hard shrinkage is this very function, in one vectorised pass without a mask; it keeps what
+    # is larger than its bound, hence the number just below.
+    bound = float(torch.nextafter(threshold, torch.full_like(threshold, -torch.inf)))
+    return torch.ops.aten.hardshrink_backward.grad_input(values, scores, bound, grad_input=out)
 
 
 def capacity_masks(scores: Tensor, sparsities: Sequence[float]) -> list[Tensor]:
@@ -138,19 +152,21 @@ def _select(values: np.ndarray, ranks: Sequence[int]) -> np.ndarray:
     intervals = []
     for rank in ranks:
         share = rank / n
-        centre, spread = share * sample_size, 5 * math.sqrt(sample_size * share * (1 - share)) + 2
+        centre, spread = share * sample_size, 4 * math.sqrt(sample_size * share * (1 - share)) + 2
         first, last = math.floor(centre - spread), math.ceil(centre + spread)
-        intervals.append(
-            (sample[first] if first >= 0 else -np.inf, sample[last] if last < sample_size else np.inf)
-        )
+        intervals.append((sample[first] if first >= 0 else -np.inf, sample[last] if last < sample_size else np.inf))
     below = [0] * len(ranks)
     inside: list[list[np.ndarray]] = [[] for _ in ranks]
+    buffers = np.empty(_CHUNK, values.dtype), np.empty(_CHUNK, bool), np.empty(_CHUNK, bool)
     for start in range(0, n, _CHUNK):
-        piece = np.abs(values[start : start + _CHUNK])
+        piece = values[start : start + _CHUNK]
+        magnitude, under, within = (buffer[: piece.size] for buffer in buffers)
+        np.abs(piece, out=magnitude)
         for i, (low, high) in enumerate(intervals):
-            under = piece < low
+            np.less(magnitude, low, out=under)
             below[i] += np.count_nonzero(under)
-            inside[i].append(piece[(piece <= high) > under])
+            np.less_equal(magnitude, high, out=within)
+            inside[i].append(magnitude[np.flatnonzero(np.greater(within, under, out=within))])
     chosen = np.empty(len(ranks), values.dtype)
     for i, rank in enumerate(ranks):
         candidates = np.concatenate(inside[i])

@@ -14,19 +14,23 @@ but E, and one gradient a capacity is stored. In a step:
     weight_gradients, score_gradients = subnetworks.combine([dense, *finished], ...)
 """
 
-from collections.abc import Iterable, Mapping, MutableMapping, Sequence
-from typing import Literal
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from subnetbench.harness.errors import UserError, unknown
-from subnetbench.methods.parts.capacities import keep_mask, score_thresholds
-from subnetbench.methods.parts.gradient_integration import combine, conflict_aware, draw_orders, pcgrad, row_products
+from subnetbench.harness.errors import UserError
+from subnetbench.methods.parts.capacities import all_score_thresholds, keep_mask, keep_values
+from subnetbench.methods.parts.gradient_integration import (
+    IntegrationRule,
+    RowScale,
+    as_rows,
+    draw_orders,
+    integrate_in_place,
+    layout_of,
+    pieces,
+)
 from subnetbench.methods.parts.norm_clipping import clip_factor, total_norm
-
-IntegrationRule = Literal["conflict_aware", "sum", "pcgrad"]
-INTEGRATION_RULES: tuple[IntegrationRule, ...] = ("conflict_aware", "sum", "pcgrad")
 
 Gradients = dict[str, Tensor]
 
@@ -48,46 +52,36 @@ class Subnetworks:
         self.shared_scores = isinstance(scores, Mapping)
         self._scores = [scores] * len(self.sparsities) if isinstance(scores, Mapping) else list(scores)
         if len(self._scores) != len(self.sparsities):
-            raise UserError(
-                "one score map for all sparsities or one for each", field="scores", value=len(self._scores)
-            )
+            raise UserError("one score map for all sparsities or one for each", field="scores", value=len(self._scores))
         self._thresholds: list[dict[str, Tensor]] = []
         self._leaves: dict[str, Tensor] = {}
-        self._masks: tuple[int, dict[str, Tensor]] = (-1, {})
 
     def __len__(self) -> int:
         return len(self.sparsities)
 
     def select(self) -> None:
         """Find the score thresholds of all subnetworks, for as long as the scores stay as they are."""
-        self._masks = (-1, {})
         if self.shared_scores:
-            found = {name: score_thresholds(score, self.sparsities) for name, score in self._scores[0].items()}
+            found = all_score_thresholds(self._scores[0], self.sparsities)
             self._thresholds = [{name: values[i] for name, values in found.items()} for i in range(len(self))]
         else:
             self._thresholds = [
-                {name: score_thresholds(score, [sparsity])[0] for name, score in scores.items()}
+                {name: values[0] for name, values in all_score_thresholds(scores, [sparsity]).items()}
                 for scores, sparsity in zip(self._scores, self.sparsities, strict=True)
             ]
 
     def masks(self, index: int) -> dict[str, Tensor]:
         """Booleans by name: the weights that subnetwork `index` keeps."""
-        if not self._thresholds:
-            self.select()
-        if self._masks[0] != index:
-            thresholds = self._thresholds[index]
-            masks = {name: keep_mask(score, thresholds[name]) for name, score in self._scores[index].items()}
-            self._masks = (index, masks)
-        return self._masks[1]
+        scores = self._scores[index]
+        return {name: keep_mask(scores[name], self._threshold(index, name)) for name in self.weights}
 
     @torch.no_grad()
     def leaves(self, index: int) -> dict[str, Tensor]:
         """Masked weights by name, to differentiate with respect to. The next call overwrites them."""
-        for name, mask in self.masks(index).items():
-            weight = self.weights[name]
+        for name, weight in self.weights.items():
             if name not in self._leaves:
                 self._leaves[name] = torch.empty_like(weight, requires_grad=True)
-            torch.mul(weight, mask, out=self._leaves[name])
+            keep_values(weight, self._scores[index][name], self._threshold(index, name), out=self._leaves[name])
         return self._leaves
 
     @torch.no_grad()
@@ -106,17 +100,21 @@ class Subnetworks:
         the gradients of all other parameters, which a subnetwork does not change. Returns the gradients and the
         norm before clipping.
         """
-        masks, scores = self.masks(index), self._scores[index]
-        finished = {name: _present(gradients[name], self.weights[name]) for name in masks}
-        of_scores = []
-        if train_scores and clip_norm is not None:
-            of_scores = [
-                total_norm([gradient * _signed(self.weights[name], scores[name])])
-                for name, gradient in finished.items()
-            ]
-        for name, gradient in finished.items():
-            gradient.mul_(masks[name])
-        norm = total_norm([*finished.values(), *of_scores, *(other for other in others if other is not None)])
+        finished: Gradients = {}
+        squares = [total_norm([other for other in others if other is not None]).square()]
+        for name, weight in self.weights.items():
+            layout = layout_of(weight)
+            gradient = gradients[name]
+            gradient = torch.zeros_like(weight) if gradient is None else gradient.contiguous(memory_format=layout)
+            finished[name] = gradient
+            score, threshold = self._scores[index][name], self._threshold(index, name)
+            rows, weight_rows, score_rows = (as_rows(tensor, layout) for tensor in (gradient, weight, score))
+            for cut in pieces(rows):
+                piece = rows[cut]
+                if train_scores:
+                    squares.append(_sum_of_squares(score_rows[cut].sign().mul_(weight_rows[cut]).mul_(piece)))
+                squares.append(_sum_of_squares(keep_values(piece, score_rows[cut], threshold, out=piece)))
+        norm = torch.stack([square.to(squares[-1].device) for square in squares]).sum().sqrt()
         if clip_norm is not None:
             torch._foreach_mul_(list(finished.values()), clip_factor(norm, clip_norm))
         return finished, norm
@@ -130,14 +128,15 @@ class Subnetworks:
         train_scores: bool = True,
     ) -> Tensor:
         """Random visiting orders for `combine`, the same on all processes if the generator is."""
-        by_row = [False] if rule == "pcgrad" else self._by_row(per_filter, train_scores)
-        orders = draw_orders(len(self) + 1, by_row, generator)
-        return orders[0] if rule == "pcgrad" else orders
+        if rule == "pcgrad":
+            return draw_orders(len(self) + 1, [False], generator)[0]
+        turns = 2 if train_scores and self.shared_scores else 1
+        return draw_orders(len(self) + 1, [rows for rows in self._by_row(per_filter) for _ in range(turns)], generator)
 
     @torch.no_grad()
     def combine(
         self,
-        gradients: Sequence[MutableMapping[str, Tensor]],
+        gradients: Sequence[Mapping[str, Tensor]],
         orders: Tensor | None = None,
         *,
         rule: IntegrationRule = "conflict_aware",
@@ -148,63 +147,52 @@ class Subnetworks:
     ) -> tuple[Gradients, list[Gradients]]:
         """Gradients of the weights, and of each score map, from those of the dense network and the subnetworks.
 
-        `gradients[0]` are the dense network's with respect to the weights, the others come from `finish`. Every
-        weight tensor is integrated on its own, and so is every shared score tensor; score maps of their own take
-        their subnetwork's gradient as it is. With rule `pcgrad` all weights and scores are one flat vector, and the
-        projected gradients are summed. `orders` is (tensors, n, n), weight and score of a tensor in turn; (n, n)
-        for `pcgrad`; not needed for `sum`. `gradients` are emptied on the way.
+        `gradients[0]` are the dense network's with respect to the weights, the others come from `finish`; the
+        results take their place. Weights and scores are integrated alike (`integrate_in_place`, where weight and
+        score of a tensor take turns in `orders`); convolutions filter by filter with `per_filter`. Score maps of
+        their own take their subnetwork's gradient as it is.
         """
         names = list(self.weights)
-        n = len(gradients)
-        stacks = {name: [part.pop(name) for part in gradients] for name in names}
+        layouts = [layout_of(weight) for weight in self.weights.values()]
+        stacks = [
+            [part[name].contiguous(memory_format=layout) for part in gradients]
+            for name, layout in zip(names, layouts, strict=True)
+        ]
+        of_scores: list[Gradients] = [{} for _ in range(1 if self.shared_scores else len(self))]
+        if train_scores and not self.shared_scores:
+            for name, stack in zip(names, stacks, strict=True):
+                for own, part, scores in zip(of_scores, stack[1:], self._scores, strict=True):
+                    own[name] = part * self.weights[name] * scores[name].sign()
         integrate_scores = train_scores and self.shared_scores
-        if rule == "sum":
-            ones = next(iter(self.weights.values())).new_ones(1, n)
-            coefficients = [ones] * (len(names) * (1 + integrate_scores))
-        elif orders is None:
-            raise UserError("needs visiting orders", field="rule", value=rule)
-        else:
-            products = []
-            for name in names:
-                products.append(row_products(stacks[name]))
-                if integrate_scores:
-                    products.append(row_products(stacks[name], self._signed(name)))
-            if rule == "pcgrad":
-                gram = torch.stack([matrix.double().sum(dim=0) for matrix in products]).sum(dim=0)
-                coefficients = [pcgrad(gram, orders).sum(dim=0, keepdim=True)] * len(products)
-            elif rule == "conflict_aware":
-                by_row = self._by_row(per_filter, train_scores)
-                plans = conflict_aware(products, orders, by_row, exponent=exponent, use_dot=use_dot)
-                coefficients = [plan.coefficients for plan in plans]
-            else:
-                raise unknown("integration rule", rule, INTEGRATION_RULES)
+        results = integrate_in_place(
+            stacks,
+            orders,
+            by_row=self._by_row(per_filter),
+            scales=[self._signed_weight(name) if integrate_scores else None for name in names],
+            rule=rule,
+            exponent=exponent,
+            use_dot=use_dot,
+        )
+        of_weights = {name: result[0] for name, result in zip(names, results, strict=True)}
+        if integrate_scores:
+            of_scores[0] = {name: result[1] for name, result in zip(names, results, strict=True)}
+        return of_weights, of_scores
 
-        in_turn = iter(coefficients)
-        weight_gradients: Gradients = {}
-        score_gradients: list[Gradients] = [{} for _ in range(1 if self.shared_scores else len(self))]
-        for name in names:
-            # Each tensor's gradients are freed in turn, so the results need no room of their own.
-            stack = stacks.pop(name)
-            weight_gradients[name] = combine(stack, next(in_turn))
-            if integrate_scores:
-                score_gradients[0][name] = combine(stack, next(in_turn), self._signed(name))
-            elif train_scores:
-                for i, part in enumerate(stack[1:]):
-                    score_gradients[i][name] = part * self._signed(name, i)
-        return weight_gradients, score_gradients
+    def _threshold(self, index: int, name: str) -> Tensor:
+        if not self._thresholds:
+            self.select()
+        return self._thresholds[index][name]
 
-    def _signed(self, name: str, index: int = 0) -> Tensor:
-        return _signed(self.weights[name], self._scores[index][name])
+    def _signed_weight(self, name: str) -> RowScale:
+        """Rows of sign(s) * W, which turns a gradient with respect to mask * W into one of the score."""
+        layout = layout_of(self.weights[name])
+        weight, score = (as_rows(t.detach(), layout) for t in (self.weights[name], self._scores[0][name]))
+        return lambda cut: score[cut].sign().mul_(weight[cut])
 
-    def _by_row(self, per_filter: bool, train_scores: bool) -> list[bool]:
-        copies = 1 + (train_scores and self.shared_scores)
-        return [per_filter and weight.dim() > 2 for weight in self.weights.values() for _ in range(copies)]
+    def _by_row(self, per_filter: bool) -> list[bool]:
+        return [per_filter and weight.dim() > 2 for weight in self.weights.values()]
 
 
-def _signed(weight: Tensor, score: Tensor) -> Tensor:
-    """What turns a gradient with respect to mask * weight into one of the score."""
-    return score.detach().sign().mul_(weight.detach())
-
-
-def _present(gradient: Tensor | None, weight: Tensor) -> Tensor:
-    return torch.zeros_like(weight) if gradient is None else gradient
+def _sum_of_squares(tensor: Tensor) -> Tensor:
+    flat = tensor.reshape(-1)
+    return torch.dot(flat, flat)

@@ -140,18 +140,19 @@ class Cascade:
             if level.text_encoder not in texts:
                 texts[level.text_encoder] = _unit_vectors(level.embed_texts(queries), self.device)
                 text_encodes[:, number] = 1
-            text = texts[level.text_encoder]
-            if text.shape != (len(queries), store.vectors.shape[1]) and store.count:
+            if number > 0:
+                image_encodes[:, number] = self._encode_missing(level, candidates)
+            text, expected = texts[level.text_encoder], (len(queries), store.vectors.shape[1])
+            if text.shape != expected:
                 raise UserError(
                     "texts and images are in different spaces",
                     field=f"level {number}",
                     value=tuple(text.shape),
-                    allowed=(len(queries), store.vectors.shape[1]),
+                    allowed=expected,
                 )
             if number == 0:
-                candidates = self._best_of_all(text, width, ordered=number == len(widths) - 1)
+                candidates = self._best_of_all(text, width, ordered=len(widths) == 1)
             else:
-                image_encodes[:, number] = self._encode_missing(level, candidates)
                 candidates = _best(_exact_scores(store, candidates, text), candidates, width)
         return candidates, image_encodes, text_encodes
 

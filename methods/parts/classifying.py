@@ -10,12 +10,16 @@ from torch import Tensor, nn
 
 from subnetbench.harness.config import LogUniform, MethodConfig, operating_point
 from subnetbench.harness.context import Context
-from subnetbench.harness.data import Preprocessing, normalise
+from subnetbench.harness.data import Images, Preprocessing, normalise
 from subnetbench.harness.method import Optimization, Stage, TrainableMethod, Variant
 from subnetbench.harness.training.step import Batch, Step
 from subnetbench.methods.parts.augmentation import crop_flip, crop_flip_parameters
 from subnetbench.methods.parts.networks import classifier
 from subnetbench.methods.parts.schedules import make_schedule
+
+Schedule = Annotated[
+    Literal["constant", "cosine", "onecycle"], Field(description="course of the learning rate over a stage")
+]
 
 
 class ClassifierConfig(MethodConfig):
@@ -33,9 +37,7 @@ class ClassifierConfig(MethodConfig):
     momentum: Annotated[float, Field(ge=0, lt=1, description="SGD momentum")] = 0.9
     nesterov: Annotated[bool, Field(description="Nesterov momentum")] = False
     weight_decay: Annotated[float, Field(ge=0, description="L2 penalty"), LogUniform(1e-6, 1e-2)] = 5e-4
-    schedule: Annotated[
-        Literal["constant", "cosine", "onecycle"], Field(description="course of the learning rate over a stage")
-    ] = "cosine"
+    schedule: Schedule = "cosine"
 
 
 ConfigT = TypeVar("ConfigT", bound=ClassifierConfig)
@@ -57,13 +59,18 @@ class ClassifierMethod(TrainableMethod[ConfigT]):
         return Preprocessing(size=self.config.image_size or data.image_size or 224, mean=data.mean, std=data.std)
 
     def augment(self, indices: np.ndarray, stage: Stage, epoch: int, context: Context) -> Tensor:
+        images = context.data.train.images
+        if self.config.augment:
+            return self.augmented(images, indices, context, stage.name, epoch)
+        return self.preprocessing(context)(images, indices, context.device)
+
+    def augmented(self, images: Images, indices: np.ndarray, context: Context, stage: str, epoch: int) -> Tensor:
+        """Random crops (padding of an eighth) and flips that belong to (seed, stage, epoch, sample)."""
         preprocessing = self.preprocessing(context)
-        if not self.config.augment:
-            return preprocessing(context.data.train.images, indices, context.device)
-        images = preprocessing.resized(context.data.train.images, indices, context.device)
         padding = preprocessing.size // 8
-        offsets, flips = crop_flip_parameters(context.seed, stage.name, epoch, indices, padding)
-        return normalise(crop_flip(images, offsets, flips, padding), preprocessing.mean, preprocessing.std)
+        offsets, flips = crop_flip_parameters(context.seed, stage, epoch, indices, padding)
+        pixels = crop_flip(preprocessing.resized(images, indices, context.device), offsets, flips, padding)
+        return normalise(pixels, preprocessing.mean, preprocessing.std)
 
     def loss(self, modules: nn.ModuleDict, batch: Batch, step: Step) -> dict[str, Tensor]:
         logits = modules["network"](batch.images)

@@ -22,6 +22,9 @@ from subnetbench.methods.parts.encoders import (
 )
 from subnetbench.methods.parts.vit_conversion import image_features, plain_vit
 
+# what the libraries raise for folders and files that are not what they should be
+_UNREADABLE = (OSError, ValueError, RuntimeError, TypeError, LookupError, AssertionError, pickle.UnpicklingError)
+
 
 class Clip(NamedTuple):
     """The two encoders of a CLIP model, and the logarithm of the factor on its cosines."""
@@ -61,7 +64,7 @@ def load_transformers_clip(
     try:
         model = CLIPModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32).eval()
         tokeniser = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
+    except _UNREADABLE as error:
         raise DataError(f"{folder} cannot be read by transformers: {error}") from error
     return transformers_clip(
         model,
@@ -162,7 +165,7 @@ def load_open_clip(
             model_name, pretrained=weights, weights_only=True, require_pretrained=True, pretrained_text=False
         ).eval()
         tokeniser = open_clip.get_tokenizer(model_name)
-    except (OSError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
+    except _UNREADABLE as error:
         raise DataError(f"{path} cannot be read by open_clip: {error}") from error
     return open_clip_clip(model, tokeniser, name=path.name, template=template, dtype=dtype, device=device)
 

@@ -5,17 +5,23 @@ so one pass over the gradients yields the products, arithmetic on small matrices
 the result. Neither pass waits for the device.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from subnetbench.harness.errors import UserError
+from subnetbench.harness.errors import UserError, unknown
+
+IntegrationRule = Literal["conflict_aware", "sum", "pcgrad"]
+INTEGRATION_RULES: tuple[IntegrationRule, ...] = ("conflict_aware", "sum", "pcgrad")
 
 EPSILON = 1e-8
-# Elements of one gradient handled at a time: on a CPU all gradients of a piece then stay in cache.
+RowScale = Callable[[slice], Tensor]
+"""Gives the rows of a tensor that a slice asks for; it is made piece by piece, where it is needed."""
+
 _CPU_PIECE, _GPU_PIECE = 1 << 17, 1 << 25
 # Gradients of small tensors can be opposed almost exactly, and what is left of them after the projection is then lost
 # in single precision.
@@ -37,53 +43,53 @@ class Integration:
     steps: Tensor
 
 
-def row_products(gradients: Sequence[Tensor], scale: Tensor | None = None) -> Tensor:
-    """Inner products of n gradients of one tensor, row by row: (rows, n, n).
+def row_products(gradients: Sequence[Tensor], scale: RowScale | None = None) -> list[Tensor]:
+    """Inner products of n gradients of one tensor, row by row: one (rows, n, n).
 
-    Rows are the slices along the first axis; a vector is one row. With `scale` each gradient is first multiplied
-    with it elementwise. In double precision for small tensors.
+    Rows are the slices along the first axis; a vector is one row. With `scale` a second one follows, of the
+    gradients multiplied with it elementwise. In double precision for small tensors.
     """
-    layout = _layout(gradients[0])
-    rows = [_as_rows(gradient, layout) for gradient in gradients]
-    scale_rows = None if scale is None else _as_rows(scale, layout)
-    count, length = rows[0].shape
-    n = len(rows)
+    layout = layout_of(gradients[0])
+    rows = [as_rows(gradient, layout) for gradient in gradients]
+    (count, length), n = rows[0].shape, len(rows)
     dtype = torch.float64 if rows[0].numel() < _DOUBLE_BELOW else rows[0].dtype
-    products = rows[0].new_empty(count, n, n, dtype=dtype)
-    piece = _rows_at_a_time(rows[0])
-    buffer = rows[0].new_empty(n, min(piece, count), length)
-    for start in range(0, count, piece):
-        cut = slice(start, min(start + piece, count))
-        stack = buffer[:, : cut.stop - cut.start]
+    products = [rows[0].new_empty(count, n, n, dtype=dtype) for _ in range(1 if scale is None else 2)]
+    buffer = rows[0].new_empty(n, min(rows_at_a_time(rows[0]), count), length)
+    for cut in pieces(rows[0]):
+        stack = buffer[:, : min(cut.stop, count) - cut.start]
         for target, gradient in zip(stack, rows, strict=True):
-            if scale_rows is None:
-                target.copy_(gradient[cut])
-            else:
-                torch.mul(gradient[cut], scale_rows[cut], out=target)
-        by_row = stack.to(dtype).transpose(0, 1)
-        torch.bmm(by_row, by_row.transpose(1, 2), out=products[cut])
+            target.copy_(gradient[cut])
+        for i, target in enumerate(products):
+            if i == 1 and scale is not None:
+                stack *= scale(cut)
+            by_row = stack.to(dtype).transpose(0, 1)
+            torch.bmm(by_row, by_row.transpose(1, 2), out=target[cut])
     return products
 
 
-def combine(gradients: Sequence[Tensor], coefficients: Tensor, scale: Tensor | None = None) -> Tensor:
-    """The sum of gradients times `coefficients`, (rows, n) or (1, n), times `scale` elementwise where given."""
-    coefficients = coefficients.to(gradients[0].dtype)
-    layout = _layout(gradients[0])
-    rows = [_as_rows(gradient, layout) for gradient in gradients]
-    scale_rows = None if scale is None else _as_rows(scale, layout)
-    result = torch.empty_like(gradients[0], memory_format=layout)
-    flat = _as_rows(result, layout)
-    count = len(flat)
-    piece = _rows_at_a_time(flat)
-    for start in range(0, count, piece):
-        cut = slice(start, start + piece)
-        chosen = coefficients[cut] if len(coefficients) > 1 else coefficients
-        torch.mul(rows[0][cut], chosen[:, :1], out=flat[cut])
-        for i, gradient in enumerate(rows[1:], start=1):
-            flat[cut].addcmul_(gradient[cut], chosen[:, i : i + 1])
-        if scale_rows is not None:
-            flat[cut].mul_(scale_rows[cut])
-    return result
+def combine_in_place(
+    gradients: Sequence[Tensor], coefficients: Tensor, scaled: tuple[Tensor, RowScale] | None = None
+) -> list[Tensor]:
+    """The sum of n gradients of one tensor times `coefficients`, (rows, n) or (1, n), in the place of the first.
+
+    With `scaled`, other coefficients and a scale, a second result takes the place of the second gradient: the sum
+    with these coefficients, times the scale elementwise. The gradients have one memory layout (`layout_of`).
+    """
+    layout = layout_of(gradients[0])
+    rows = [as_rows(gradient, layout) for gradient in gradients]
+    plans = [coefficients] if scaled is None else [coefficients, scaled[0]]
+    for cut in pieces(rows[0]):
+        sums = []
+        for plan in plans:
+            factors = (plan[cut] if len(plan) > 1 else plan).to(rows[0].dtype)
+            total = rows[0][cut] * factors[:, :1]
+            for i, gradient in enumerate(rows[1:], start=1):
+                total.addcmul_(gradient[cut], factors[:, i : i + 1])
+            sums.append(total)
+        rows[0][cut] = sums[0]
+        if scaled is not None:
+            torch.mul(sums[1], scaled[1](cut), out=rows[1][cut])
+    return list(gradients[: len(plans)])
 
 
 def draw_orders(n: int, by_row: Sequence[bool], generator: torch.Generator) -> Tensor:
@@ -154,21 +160,47 @@ def conflict_aware(
     ]
 
 
-def integrate(
-    gradients: Sequence[Tensor],
-    order: Tensor,
+def integrate_in_place(
+    stacks: Sequence[Sequence[Tensor]],
+    orders: Tensor | None,
     *,
-    by_row: bool,
+    by_row: Sequence[bool],
+    scales: Sequence[RowScale | None] | None = None,
+    rule: IntegrationRule = "conflict_aware",
     exponent: float = 0.5,
     use_dot: bool = False,
-) -> Tensor:
-    """Conflict-aware integration of n gradients of one tensor; `order` is (n,) for all of them or (n, n)."""
-    n = len(gradients)
-    if order.shape not in ((n,), (n, n)):
-        raise UserError(f"not an order of {n} gradients", field="order", value=tuple(order.shape))
-    orders = order.expand(n, n).unsqueeze(0)
-    (plan,) = conflict_aware([row_products(gradients)], orders, [by_row], exponent=exponent, use_dot=use_dot)
-    return combine(gradients, plan.coefficients)
+) -> list[list[Tensor]]:
+    """Integrate the n gradients of each of several tensors; the results take the place of the first ones.
+
+    A tensor with a scale has two results, as in `combine_in_place`, and takes two turns, one after the other, in
+    `orders`. By rule: `conflict_aware` treats every turn on its own, in rows where `by_row` (one entry a tensor)
+    says so, with orders (turns, n, n); `pcgrad` treats all turns as one flat vector, with orders (n, n), and adds
+    the projected gradients up; `sum` adds the gradients up. Raises `UserError`.
+    """
+    n = len(stacks[0])
+    scales = [None] * len(stacks) if scales is None else scales
+    turns = [1 if scale is None else 2 for scale in scales]
+    coefficients: list[Tensor]
+    if rule == "sum":
+        coefficients = [stacks[0][0].new_ones(1, n)] * sum(turns)
+    elif rule not in INTEGRATION_RULES:
+        raise unknown("integration rule", rule, INTEGRATION_RULES)
+    elif orders is None:
+        raise UserError("needs visiting orders", field="rule", value=rule)
+    else:
+        products = [turn for stack, scale in zip(stacks, scales, strict=True) for turn in row_products(stack, scale)]
+        if rule == "pcgrad":
+            gram = torch.stack([matrix.double().sum(dim=0) for matrix in products]).sum(dim=0)
+            coefficients = [pcgrad(gram, orders).sum(dim=0, keepdim=True)] * len(products)
+        else:
+            in_rows = [rows for rows, count in zip(by_row, turns, strict=True) for _ in range(count)]
+            plans = conflict_aware(products, orders, in_rows, exponent=exponent, use_dot=use_dot)
+            coefficients = [plan.coefficients for plan in plans]
+    in_turn = iter(coefficients)
+    return [
+        combine_in_place(stack, next(in_turn), None if scale is None else (next(in_turn), scale))
+        for stack, scale in zip(stacks, scales, strict=True)
+    ]
 
 
 def pcgrad(gram: Tensor, orders: Tensor) -> Tensor:
@@ -190,18 +222,26 @@ def pcgrad(gram: Tensor, orders: Tensor) -> Tensor:
     return coefficients
 
 
-def _layout(tensor: Tensor) -> torch.memory_format:
+def layout_of(tensor: Tensor) -> torch.memory_format:
+    """Channels-last if the tensor is so laid out, else contiguous."""
     if tensor.dim() == 4 and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=torch.channels_last):
         return torch.channels_last
     return torch.contiguous_format
 
 
-def _as_rows(tensor: Tensor, layout: torch.memory_format) -> Tensor:
+def as_rows(tensor: Tensor, layout: torch.memory_format) -> Tensor:
     """(rows, length), a view of a tensor in `layout`; the order within a row is that of the memory."""
     if layout is torch.channels_last:
         tensor = tensor.permute(0, 2, 3, 1)
     return tensor.reshape(tensor.shape[0], -1) if tensor.dim() > 1 else tensor.reshape(1, -1)
 
 
-def _rows_at_a_time(rows: Tensor) -> int:
+def rows_at_a_time(rows: Tensor) -> int:
+    """How many rows of (count, length) make a piece: on a CPU few enough that several gradients stay in cache."""
     return max(1, (_CPU_PIECE if rows.is_cpu else _GPU_PIECE) // max(1, rows.shape[1]))
+
+
+def pieces(rows: Tensor) -> Iterator[slice]:
+    """Slices of rows that together cover (count, length)."""
+    step = rows_at_a_time(rows)
+    return (slice(start, start + step) for start in range(0, len(rows), step))

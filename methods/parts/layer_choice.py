@@ -68,18 +68,24 @@ def _parameters_with_owners(module: nn.Module) -> Iterator[tuple[str, nn.Module,
 
 
 def _as_predicate(module: nn.Module, where: Where) -> Predicate:
-    if isinstance(where, str):
-        where = [where]
-    if where is None or isinstance(where, type):
-        types = MASKABLE if where is None else (where,)
-        return lambda name, owner, parameter: isinstance(owner, types) and _is_weight(name, parameter)
+    if where is None:
+        return _by_type(MASKABLE)
+    if isinstance(where, type):
+        return _by_type((where,))
     if callable(where):
         return where
-    if isinstance(where, tuple) and all(isinstance(kind, type) for kind in where):
-        kinds = tuple(kind for kind in where if isinstance(kind, type))
-        return lambda name, owner, parameter: isinstance(owner, kinds) and _is_weight(name, parameter)
-    patterns = [pattern for pattern in where if isinstance(pattern, str)]
-    return _by_name(module, patterns)
+    entries = (where,) if isinstance(where, str) else tuple(where)
+    kinds = tuple(entry for entry in entries if isinstance(entry, type))
+    patterns = [entry for entry in entries if isinstance(entry, str)]
+    if len(kinds) == len(entries):
+        return _by_type(kinds)
+    if len(patterns) == len(entries):
+        return _by_name(module, patterns)
+    raise UserError("cannot choose layers", field="where", value=where, allowed="types, or names, or a function")
+
+
+def _by_type(kinds: tuple[type, ...]) -> Predicate:
+    return lambda name, owner, parameter: isinstance(owner, kinds) and _is_weight(name, parameter)
 
 
 def _by_name(module: nn.Module, patterns: Sequence[str]) -> Predicate:

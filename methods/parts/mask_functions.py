@@ -60,7 +60,8 @@ class GumbelGate(Function):
         grad = grad.to(score.dtype)
         grad_weight = grad_score = grad_scale = None
         if for_score:
-            grad_score = _through_sigmoid(grad, _relaxed(score, threshold, ctx.tau)).mul_(weight)
+            relaxed = _relaxed(score, threshold, ctx.tau)
+            grad_score = _through_sigmoid(grad, relaxed, into=relaxed).mul_(weight)
             if scale is not None:
                 grad_score.mul_(scale)
             if ctx.tau != 1:
@@ -100,12 +101,12 @@ class BernoulliGate(Function):
         for_weight, for_score = ctx.needs_input_grad[:2]
         grad = grad.to(score.dtype)
         grad_weight = grad_score = None
-        product = grad * weight
         if for_score:
+            product = grad * weight
             if factor is not None:
                 kept = torch.dot(product.flatten(), open_gates(score, threshold, strict=True).flatten())
                 product.mul_(factor).sub_(kept * factor.square() / score.numel())
-            grad_score = _through_sigmoid(product, torch.sigmoid(score))
+            grad_score = _through_sigmoid(product, torch.sigmoid(score), into=product)
         if for_weight:
             grad_weight = open_gates(score, threshold, strict=True).mul_(grad)
             if factor is not None:
@@ -165,13 +166,13 @@ class SoftGate(Function):
         for_weight, for_score = ctx.needs_input_grad[:2]
         grad_weight = grad_score = None
         relaxed = (score * temperature).sigmoid_()
-        if for_weight and grad is not None:
-            grad_weight = (relaxed * grad.to(score.dtype)).mul_(ctx.ceiling).to(weight.dtype)
         if for_score:
-            at_gate = torch.zeros_like(score) if grad is None else weight * grad.to(score.dtype)
+            at_gate = torch.zeros_like(score) if grad is None else grad.to(score.dtype) * weight
             if grad_total is not None:
                 at_gate.add_(grad_total)
-            grad_score = _through_sigmoid(at_gate, relaxed).mul_(ctx.ceiling * temperature)
+            grad_score = _through_sigmoid(at_gate, relaxed, into=at_gate).mul_(ctx.ceiling * temperature)
+        if for_weight and grad is not None:
+            grad_weight = relaxed.mul_(grad).mul_(ctx.ceiling).to(weight.dtype)
         return grad_weight, grad_score, None, None
 
 
@@ -196,7 +197,9 @@ class FixedGate(Function):
 
 def rescale_factor(gate: Tensor) -> Tensor:
     """Entries / open gates, as a 0-d float32 tensor; an empty mask counts as one open gate."""
-    return gate.numel() / torch.count_nonzero(gate).clamp_min(1).to(torch.float32)
+    # Counting floats is slow on CPUs, and so is summing booleans.
+    kept = torch.count_nonzero(gate) if gate.dtype == torch.bool else gate.sum()
+    return gate.numel() / kept.clamp_min(1).to(torch.float32)
 
 
 def _gated(values: Tensor, keep: Tensor, gain: Tensor | float) -> Tensor:
@@ -209,6 +212,8 @@ def _relaxed(score: Tensor, threshold: Tensor, tau: float) -> Tensor:
     return (difference if tau == 1 else difference.div_(tau)).sigmoid_()
 
 
-def _through_sigmoid(grad: Tensor, value: Tensor) -> Tensor:
-    """grad * value * (1 - value), in one pass."""
-    return torch.ops.aten.sigmoid_backward(grad, value)
+def _through_sigmoid(grad: Tensor, value: Tensor, *, into: Tensor) -> Tensor:
+    """grad * value * (1 - value) in one pass, written into one of the two."""
+    if torch.compiler.is_compiling():
+        return torch.ops.aten.sigmoid_backward(grad, value)
+    return torch.ops.aten.sigmoid_backward(grad, value, grad_input=into)

@@ -1,17 +1,25 @@
-"""The base of methods that search a subnetwork: one masked network, one finalised variant."""
+"""The base of methods that search a subnetwork of frozen random weights, and what the sampled ones add."""
 
 from abc import abstractmethod
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
+import numpy as np
+import torch
 from pydantic import Field
 from torch import nn
 
 from subnetbench.harness.context import Context
-from subnetbench.harness.method import Variant
+from subnetbench.harness.data import Preprocessing, Split
+from subnetbench.harness.evaluation.classification import classification_metrics
+from subnetbench.harness.method import Stage, Variant
+from subnetbench.harness.records import Score
 from subnetbench.methods.parts.classifying import ClassifierConfig, ClassifierMethod
 from subnetbench.methods.parts.initialisation import kaiming_normal_, signed_constant_
+from subnetbench.methods.parts.mask_statistics import mask_statistics
 from subnetbench.methods.parts.masking import MaskedModel, mask_network
 from subnetbench.methods.parts.masks import Mask
+
+EVALUATION_BATCH = 256
 
 
 class FrozenSearchConfig(ClassifierConfig):
@@ -29,6 +37,8 @@ ConfigT = TypeVar("ConfigT", bound=FrozenSearchConfig)
 class FrozenSearch(ClassifierMethod[ConfigT]):
     """Searches a mask over frozen random weights; `variants` offers the finalised plain network."""
 
+    tiny = {"network": "conv2", "image_size": 8}
+
     @abstractmethod
     def mask(self) -> Mask:
         """The mask of this method, from its config."""
@@ -41,6 +51,92 @@ class FrozenSearch(ClassifierMethod[ConfigT]):
             signed_constant_(network, self.config.signed_constant)
         return nn.ModuleDict({"network": mask_network(network, self.mask(), generator=generator)})
 
+    def preprocessing(self, context: Context) -> Preprocessing:
+        usual = super().preprocessing(context)
+        if self.config.preset == "paper" and not self.config.augment:
+            # The ASLP code's switch for augmentation also switches normalisation off.
+            none, one = (0.0,) * len(usual.mean), (1.0,) * len(usual.std)
+            return Preprocessing(size=usual.size, mean=none, std=one)
+        return usual
+
     def variants(self, modules: nn.ModuleDict, context: Context) -> list[Variant]:
         masked: MaskedModel = modules["network"]
         return [Variant("subnetwork", lambda: masked.finalise().eval(), self.preprocessing(context))]
+
+
+class SampledSearchConfig(FrozenSearchConfig):
+    """Methods whose masks are sampled during the search."""
+
+    initial_value: Annotated[float, Field(description="scores at the start; 0 keeps a weight with probability 1/2")] = (
+        0.0
+    )
+    sampled_masks: Annotated[
+        int, Field(ge=0, description="masks sampled for the metrics sampled_top1 and sampled_top1_std")
+    ] = 10
+    sample_per: Annotated[
+        Literal["pass", "batch"], Field(description="one mask for a pass over the test split, or a new one a batch")
+    ] = "pass"
+
+
+SampledT = TypeVar("SampledT", bound=SampledSearchConfig)
+
+
+class SampledSearch(FrozenSearch[SampledT]):
+    """Searches with random masks. The thresholded network is the variant; sampled masks are a metric of their own.
+
+    Differences of `preset: paper`, which follows the ASLP code: validation uses sampled masks on augmented images,
+    a new mask is sampled for every test batch, `augment: false` also switches normalisation off, and signed
+    constants reach convolutions only (set `signed_constant: conv`).
+    """
+
+    def evaluate(self, modules: nn.ModuleDict, context: Context, split: str = "test") -> list[Score]:
+        scores = super().evaluate(modules, context, split)
+        masked: MaskedModel = modules["network"]
+        generator = context.torch_generator("evaluation", "masks", device=context.device)
+        draws = [
+            self._sampled_metrics(masked, context.data.split(split), context, generator)["top1"]
+            for _ in range(self.config.sampled_masks)
+        ]
+        masked.draw(generator)
+        statistics, _ = mask_statistics(masked)
+        figures: dict[str, Any] = {
+            "expected_keep": statistics.expected_keep,
+            "sampled_keep": statistics.sampled_keep,
+            "undecided": statistics.undecided,
+        }
+        own = [Score(metric=k, value=float(v), variant="subnetwork") for k, v in figures.items() if v is not None]
+        if draws:
+            spread = {"sampled_top1": float(np.mean(draws)), "sampled_top1_std": float(np.std(draws))}
+            own += [Score(metric=k, value=v, split=split, variant="subnetwork") for k, v in spread.items()]
+        return scores + own
+
+    def validate(self, modules: nn.ModuleDict, stage: Stage, context: Context) -> dict[str, float]:
+        if self.config.preset != "paper":
+            return super().validate(modules, stage, context)
+        generator = context.torch_generator("evaluation", stage.name, self._validations(), device=context.device)
+        return self._sampled_metrics(modules["network"], context.data.validation, context, generator)
+
+    def _validations(self) -> int:
+        self.state["validations"] = self.state.get("validations", 0) + 1
+        return int(self.state["validations"])
+
+    def _sampled_metrics(
+        self, masked: MaskedModel, split: Split, context: Context, generator: torch.Generator
+    ) -> dict[str, float]:
+        """Classification metrics under sampled masks: one for the pass, or a new one for every batch."""
+        paper = self.config.preset == "paper"
+        preprocessing = self.preprocessing(context)
+        batches = []
+        masked.eval()
+        masked.draw(generator)
+        for start in range(0, len(split), EVALUATION_BATCH):
+            indices = np.arange(start, min(start + EVALUATION_BATCH, len(split)))
+            if start and (paper or self.config.sample_per == "batch"):
+                masked.draw(generator)
+            if paper and split.name == "validation":
+                images = self.augmented(split.images, indices, context, "validation", self._validations())
+            else:
+                images = preprocessing(split.images, indices, context.device)
+            with torch.no_grad():
+                batches.append((masked(images), torch.from_numpy(split.labels[indices])))
+        return classification_metrics(batches)

@@ -37,7 +37,7 @@ def mask_statistics(masked: MaskedModel) -> tuple[MaskStatistics, dict[str, Mask
         layers[name] = MaskStatistics(
             entries=score.numel(),
             pruned_fraction=zero_share(final[name]),
-            expected_keep=None if probability is None else probability.mean(dtype=torch.float64).item(),
+            expected_keep=None if probability is None else probability.double().mean().item(),
             sampled_keep=1 - zero_share(sample[name]) if sample else None,
             undecided=zero_share(score) if masked.mask.learns_scores else None,
         )
@@ -47,14 +47,14 @@ def mask_statistics(masked: MaskedModel) -> tuple[MaskStatistics, dict[str, Mask
 def sparsity_of(module: nn.Module, names: Iterable[str]) -> tuple[float, dict[str, float]]:
     """Shares of zeros among the parameters `names` of a plain network: of all together, and by name."""
     parameters = {name: module.get_parameter(name) for name in names}
-    zeros = sum(parameter.numel() - int(torch.count_nonzero(parameter)) for parameter in parameters.values())
+    shares = {name: zero_share(parameter) for name, parameter in parameters.items()}
     entries = sum(parameter.numel() for parameter in parameters.values())
-    return zeros / entries, {name: zero_share(parameter) for name, parameter in parameters.items()}
+    return sum(share * parameters[name].numel() for name, share in shares.items()) / entries, shares
 
 
 def zero_share(values: Tensor) -> float:
     """The share of entries that are exactly 0 (or -0)."""
-    return 1 - int(torch.count_nonzero(values)) / values.numel()
+    return int(torch.count_nonzero(values == 0)) / values.numel()
 
 
 def _together(layers: Iterable[MaskStatistics]) -> MaskStatistics:

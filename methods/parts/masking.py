@@ -133,7 +133,8 @@ class MaskedModel(nn.Module):
 
     def score_parameters(self) -> list[nn.Parameter]:
         """The learned scores, in the order of `names`."""
-        return [self.score(name) for name in self.names] if self.mask.learns_scores else []
+        tensors = [self.score(name) for name in self.names]
+        return [score for score in tensors if isinstance(score, nn.Parameter)]
 
     def score(self, name: str) -> Tensor:
         """The scores of the masked parameter `name`."""
@@ -159,6 +160,10 @@ class MaskedModel(nn.Module):
     @property
     def device(self) -> torch.device:
         return self.score(self.names[0]).device
+
+    def _apply(self, *args: Any, **kwargs: Any) -> "MaskedModel":
+        self.set_noise(None)  # which would stay behind when the network moves to another device
+        return super()._apply(*args, **kwargs)
 
     def _current_noise(self) -> dict[str, Tensor]:
         if self._noise is not None:
@@ -194,13 +199,13 @@ def mask_network(
     torch.Size([1, 2])
     """
     chosen = choose_parameters(module, where, biases=biases)
-    masked = MaskedModel(module, copy.deepcopy(mask), chosen, generator)
+    frozen = {"all": list(module.parameters()), "masked": [c.parameter for c in chosen], "nothing": []}
     freeze = freeze or ("all" if mask.freezes else "nothing")
-    if freeze not in ("all", "masked", "nothing"):
-        raise UserError("unknown choice", field="freeze", value=freeze, allowed="all, masked, nothing")
-    for parameter in {"all": module.parameters(), "masked": [c.parameter for c in chosen], "nothing": []}[freeze]:
+    if freeze not in frozen:
+        raise UserError("unknown choice", field="freeze", value=freeze, allowed=", ".join(frozen))
+    for parameter in frozen[freeze]:
         parameter.requires_grad_(False)
-    return masked
+    return MaskedModel(module, copy.deepcopy(mask), chosen, generator)
 
 
 def _get(module: nn.Module, name: str) -> Any:

@@ -23,7 +23,7 @@ from subnetbench.methods.parts.mask_functions import (
     open_gates,
     rescale_factor,
 )
-from subnetbench.methods.parts.order_statistics import magnitude_thresholds, removal_rank, sorted_rule_mask
+from subnetbench.methods.parts.order_statistics import nested_masks, removal_rank, smallest, sorted_rule_mask
 
 Weighed = tuple[Tensor, Tensor | None]
 """An effective weight, and the sum of its gates where the method has a penalty on it."""
@@ -166,13 +166,14 @@ class EdgePopupMask(Mask):
         if self.rule == "sorted":
             gate = self.keep(score).to(score.dtype)
         else:
-            gate = open_gates(score.detach().abs(), magnitude_thresholds(score, [self.sparsity])[0])
+            magnitude = score.detach().abs()
+            gate = open_gates(magnitude, smallest(magnitude, [removal_rank(self.sparsity, score.numel())])[0])
         return StraightThroughGate.apply(weight, score, gate), None
 
     def keep(self, score: Tensor) -> Tensor:
         if self.rule == "sorted":
             return sorted_rule_mask(score, self.sparsity)
-        return score.detach().abs() >= magnitude_thresholds(score, [self.sparsity])[0]
+        return nested_masks(score, [self.sparsity])[0]
 
 
 class ContinuousMask(Mask):

@@ -118,9 +118,7 @@ def soft_labels(student_logits: Tensor, teacher_logits: Tensor, *, temperature: 
     return F.kl_div(log_probability, target, reduction="batchmean") * temperature**2
 
 
-def dark_rank(
-    student: Tensor, teacher: Tensor, *, alpha: float = 3.0, beta: float = 3.0, count: int = 4
-) -> Tensor:
+def dark_rank(student: Tensor, teacher: Tensor, *, alpha: float = 3.0, beta: float = 3.0, count: int = 4) -> Tensor:
     """DarkRank (Chen et al. 2018, hard version): how likely the student finds the teacher's order of each image's
     `count` nearest in the batch, with scores -alpha distance^beta."""
     scores = [-alpha * _pairwise_distances(_unit(vectors)).pow(beta) for vectors in (student, teacher)]
@@ -136,9 +134,7 @@ def asymmetric_regression(student: Tensor, teacher: Tensor) -> Tensor:
     return _squared_distance(student, teacher).mean() / 2
 
 
-def asymmetric_contrastive(
-    anchors: Tensor, positives: Tensor, negatives: Tensor, *, margin: float = 0.7
-) -> Tensor:
+def asymmetric_contrastive(anchors: Tensor, positives: Tensor, negatives: Tensor, *, margin: float = 0.7) -> Tensor:
     """AML's contrastive loss: student anchors (b, d), teacher positives (b, p, d) and negatives (b, n, d).
 
     Half of the sum of squared distances to the positives and of squared shortfalls from `margin` to the negatives,

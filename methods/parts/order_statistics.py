@@ -28,11 +28,13 @@ def smallest(values: Tensor, ranks: Sequence[int]) -> Tensor:
         return flat.sort().values[torch.tensor([rank - 1 for rank in ranks], device=flat.device)]
     if torch.compiler.is_compiling() or flat.dtype not in (torch.float32, torch.float64):
         return torch.stack([flat.kthvalue(rank).values for rank in ranks])
-    # NumPy's partition is vectorised and takes many ranks; torch's k-th value takes twice as long for one.
-    scratch = flat.numpy().copy()
-    positions = [rank - 1 for rank in ranks]
-    scratch.partition(positions)
-    return torch.from_numpy(scratch[positions])
+    # NumPy partitions in half the time of torch's k-th value, and each rank needs only what lies below the last.
+    found, below = torch.empty(len(ranks), dtype=flat.dtype), flat.numpy().copy()
+    for place in sorted(range(len(ranks)), key=lambda place: -ranks[place]):
+        below.partition(ranks[place] - 1)
+        below = below[: ranks[place]]
+        found[place] = float(below[-1])
+    return found
 
 
 def magnitude_thresholds(score: Tensor, sparsities: Sequence[float]) -> Tensor:

@@ -13,8 +13,10 @@ EPSILON = 1e-6
 def l2_normalise(vectors: Tensor, epsilon: float = EPSILON) -> Tensor:
     """Rows of (..., d) divided by their length plus `epsilon`.
 
-    The epsilon is added to the norm, not to its square, so results are shorter than 1 by about epsilon / norm.
+    The epsilon is added to the norm, not to its square, so results are shorter than 1 by about epsilon / norm. Half
+    precision is raised to float32.
     """
+    vectors = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
     return vectors / (torch.linalg.vector_norm(vectors, dim=-1, keepdim=True) + epsilon)
 
 
@@ -44,9 +46,8 @@ class GeneralisedMeanPool(nn.Module):
         self.p = nn.Parameter(torch.full((channels,), p))
 
     def forward(self, maps: Tensor) -> Tensor:
-        with torch.autocast(maps.device.type, enabled=False):
-            maps = maps.to(torch.promote_types(maps.dtype, self.p.dtype)).clamp(min=EPSILON)
-            return maps.pow(self.p.view(-1, 1, 1)).mean(dim=(-2, -1)).pow(1 / self.p)
+        maps = maps.to(torch.promote_types(maps.dtype, self.p.dtype)).clamp(min=EPSILON)
+        return maps.pow(self.p.view(-1, 1, 1)).mean(dim=(-2, -1)).pow(1 / self.p)
 
     def extra_repr(self) -> str:
         return f"channels={self.p.numel()}"

@@ -138,12 +138,12 @@ def mine_negatives(
     generator: Generator,
     *,
     paper: bool = False,
-    chunk: int = 1024,
+    chunk: int = 256,
 ) -> np.ndarray:
     """For each query, `count` places in the pool, drawn without replacement by `distance_weights`: (q, count).
 
-    `query` (q, d) and `pool` (m, d) are unit vectors. Raises `UserError` when a query has fewer than `count`
-    images of other classes to draw from.
+    `query` (q, d) and `pool` (m, d) are unit vectors; `chunk` queries are weighed at a time, which changes nothing
+    but memory. Raises `UserError` when a query has fewer than `count` images of other classes to draw from.
     """
     of_query, of_pool = torch.as_tensor(query_labels), torch.as_tensor(pool_labels)
     rows = []

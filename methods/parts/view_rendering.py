@@ -45,26 +45,27 @@ def crop_and_resize(pixels: Tensor, boxes: np.ndarray, flips: np.ndarray, size: 
     Bilinear with antialiasing, as torchvision's `resized_crop` on float images. Both axes are matrix products, so
     images with different boxes go through together.
     """
-    corners = torch.from_numpy(boxes).to(pixels.device, torch.float32)
+    top, left, tall, wide = torch.from_numpy(boxes).to(pixels.device, torch.float32).unbind(1)
     flipped = torch.from_numpy(flips).to(pixels.device)
     height, width = pixels.shape[-2:]
-    rows = _resampling(corners[:, 0], corners[:, 2], height, size)
-    columns = _resampling(corners[:, 1], corners[:, 3], width, size)
-    columns = torch.where(flipped.view(-1, 1, 1), columns.flip(1), columns)
-    narrow = pixels.to(torch.float32).flatten(1, 2) @ (columns.mT / 255)
-    return torch.stack([rows @ channel for channel in narrow.unflatten(1, pixels.shape[1:3]).unbind(1)], dim=1)
+    rows = _resampling(top, tall, height, size)
+    columns = _resampling(left, wide, width, size, flipped)
+    narrow = (pixels.to(torch.float32).flatten(1, 2) @ columns.mT).unflatten(1, pixels.shape[1:3])
+    return torch.stack([rows @ channel for channel in narrow.unbind(1)], dim=1).div_(255)
 
 
-def _resampling(start: Tensor, length: Tensor, source: int, size: int) -> Tensor:
-    """Weights (n, size, source) of a triangle filter that takes `length` pixels from `start` on to `size` pixels."""
-    scale = (length / size).view(-1, 1, 1)
+def _resampling(start: Tensor, length: Tensor, source: int, size: int, reverse: Tensor | None = None) -> Tensor:
+    """Weights (n, size, source) of a triangle filter that takes `length` pixels from `start` on to `size` pixels,
+    last to first where `reverse` is set. All arguments but the sizes are (n,)."""
+    start, length = start.view(-1, 1, 1), length.view(-1, 1, 1)
+    scale = length / size
     places = torch.arange(size, device=start.device).view(1, -1, 1) + 0.5
-    centres = start.view(-1, 1, 1) + places * scale
+    if reverse is not None:
+        places = torch.where(reverse.view(-1, 1, 1), size - places, places)
     pixels = torch.arange(source, device=start.device).view(1, 1, -1) + 0.5
-    weights = (1 - (pixels - centres).abs() / scale.clamp(min=1)).clamp(min=0)
-    first, last = start.view(-1, 1, 1), (start + length).view(-1, 1, 1)
-    weights = weights * ((pixels > first) & (pixels < last))
-    return weights / weights.sum(dim=2, keepdim=True)
+    weights = (pixels - (start + places * scale)).abs_().div_(-scale.clamp(min=1)).add_(1).clamp_(min=0)
+    weights.mul_((pixels > start) & (pixels < start + length))
+    return weights.div_(weights.sum(dim=2, keepdim=True))
 
 
 def jitter_colours(views: Tensor, orders: np.ndarray, factors: np.ndarray) -> Tensor:
@@ -79,12 +80,12 @@ def jitter_colours(views: Tensor, orders: np.ndarray, factors: np.ndarray) -> Te
         due = orders[where, turn]
         sorting = np.argsort(due, kind="stable")
         where, bounds = where[sorting], np.searchsorted(due[sorting], range(5))
-        views = views[torch.from_numpy(sorting).to(views.device)]
+        views = views.index_select(0, torch.from_numpy(sorting).to(views.device))
         factor = strengths[torch.from_numpy(where).to(views.device)]
         for jitter, change in enumerate(_CHANGES if views.shape[1] == 3 else _CHANGES[:2]):
             part = slice(bounds[jitter], bounds[jitter + 1])
             change(views[part], factor[part, jitter].view(-1, 1, 1, 1))
-    return views[torch.from_numpy(where.argsort()).to(views.device)]
+    return views.index_select(0, torch.from_numpy(where.argsort()).to(views.device))
 
 
 def _brighten_(views: Tensor, factor: Tensor) -> None:
@@ -105,14 +106,20 @@ def _turn_hue_(views: Tensor, share: Tensor) -> None:
     """Turn the hue by a share of the circle, in the HSV model."""
     red, green, blue = views.unbind(1)
     value = torch.maximum(torch.maximum(red, green), blue)
-    chroma = value - torch.minimum(torch.minimum(red, green), blue)
-    safe = chroma.clamp(min=1e-12)
-    hue = torch.where(green == value, (blue - red) / safe + 2, (red - green) / safe + 4)
-    hue = torch.where(red == value, (green - blue) / safe, hue).add_(6 * share.squeeze(1))
-    for channel, offset in enumerate((5, 3, 1)):
-        sector = (hue + offset).remainder_(6)
-        ramp = torch.minimum(sector, 4 - sector).clamp_(0, 1)
-        views[:, channel] = value - chroma * ramp
+    darkest = torch.minimum(torch.minimum(red, green), blue)
+    chroma = value - darkest
+    # Which channel is the brightest, as factors of 0 and 1: several times faster than `where`.
+    is_red = (red == value).to(views.dtype)
+    is_green = (green == value).to(views.dtype) * (1 - is_red)
+    is_blue = 1 - is_red - is_green
+    sixth = ((green - blue) * is_red).addcmul_(blue - red, is_green).addcmul_(red - green, is_blue)
+    sixth.div_(chroma.clamp(min=1e-12)).add_(6 * share.squeeze(1))
+    sixth.add_(is_green, alpha=2).add_(is_blue, alpha=4).remainder_(6)
+    # On the colour circle of six sixths red is at 0, green at 2 and blue at 4; each fades out over two sixths.
+    views[:, 0] = torch.addcmul(darkest, chroma, (sixth - 3).abs_().sub_(1).clamp_(0, 1))
+    for channel, centre in ((1, 2), (2, 4)):
+        strength = (sixth - centre).abs_().neg_().add_(2).clamp_(0, 1)
+        views[:, channel] = torch.addcmul(darkest, chroma, strength)
 
 
 _CHANGES = (_brighten_, _contrast_, _saturate_, _turn_hue_)

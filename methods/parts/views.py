@@ -139,7 +139,7 @@ def _render(
     whole = images.tensor
     if whole is not None:
         height, width = whole.shape[-2:]
-        pixels = whole[torch.from_numpy(indices).to(whole.device)].to(device)
+        pixels = whole.index_select(0, torch.from_numpy(indices).to(whole.device)).to(device)
         parameters = draws.parameters(np.full(len(indices), height), np.full(len(indices), width))
         return {role: render_views(pixels, parameters, size) for role, size in sizes.items()}
     wanted, places = np.unique(indices, return_inverse=True)

@@ -15,10 +15,15 @@ from subnetbench.methods.parts.batch_norm import (
     running_momentum,
     running_statistics_kept,
 )
-from subnetbench.methods.parts.capacities import ScoreMaps, capacity_masks, prunable_parameters, score_thresholds
-from subnetbench.methods.parts.capacities import straight_through
+from subnetbench.methods.parts.capacities import (
+    ScoreMaps,
+    capacity_masks,
+    prunable_parameters,
+    score_thresholds,
+    straight_through,
+)
 from subnetbench.methods.parts.capacity_gradients import Subnetworks
-from subnetbench.methods.parts.gradient_integration import combine, conflict_aware, row_products
+from subnetbench.methods.parts.gradient_integration import combine_in_place, conflict_aware, row_products
 from subnetbench.methods.parts.order_statistics import removal_rank
 from subnetbench.methods.parts.retrieval_networks import ClassifiedEmbedding, ResNet
 
@@ -87,13 +92,13 @@ def test_conflict_aware_integration(case):
         n, by_row = len(gradients), bool(given["per_filter"])
         order = torch.from_numpy(given["perm"]).expand(n, n)
         (plan,) = conflict_aware(
-            [row_products(gradients)],
+            row_products(gradients),
             order.unsqueeze(0),
             [by_row],
             exponent=float(given["exp"]),
             use_dot=bool(given["use_dot"]),
         )
-        assert_close(combine(gradients, plan.coefficients), given["out"], 1e-5, prefix)
+        assert_close(combine_in_place([g.clone() for g in gradients], plan.coefficients)[0], given["out"], 1e-5, prefix)
         assert_close(plan.weights, given["weights"], 1e-5, prefix)
         rows = torch.stack(gradients).reshape(n, len(plan.steps), -1)
         each = torch.arange(len(plan.steps))

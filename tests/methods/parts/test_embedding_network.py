@@ -8,6 +8,11 @@ from subnetbench.methods.parts.feature_maps import feature_map_backbone
 from subnetbench.methods.parts.whitening import pca_whitening
 
 
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+
+
 @pytest.mark.parametrize(
     ("architecture", "image_size", "depth"),
     [
@@ -44,7 +49,7 @@ def test_unusable_architectures():
     with pytest.raises(UserError, match="6 n \\+ 2"):
         feature_map_backbone("cifar_resnet9", image_size=32)
     with pytest.raises(UserError, match="does not run on 8 x 8 images"):
-        feature_map_backbone("inception_v3", image_size=8)
+        feature_map_backbone("squeezenet1_0", image_size=8)
     with pytest.raises(UserError, match="no pretrained weights"):
         feature_map_backbone("cifar_resnet8", image_size=32, pretrained=True)
 
@@ -65,6 +70,15 @@ def test_an_embedding_does_not_depend_on_its_batch():
     torch.testing.assert_close(torch.cat([network(image.unsqueeze(0)) for image in images]), together)
 
 
+def test_embeddings_are_in_single_precision_under_autocast():
+    network = embedding_network("cifar_resnet8", image_size=32, dim=16).eval()
+    images = torch.randn(4, 3, 32, 32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        embeddings = network(images)
+    assert embeddings.dtype == torch.float32
+    torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(4), atol=1e-4, rtol=0)
+
+
 def test_without_whitening_descriptors_are_the_embeddings():
     network = embedding_network("cifar_resnet8", image_size=32, pool="mac", dim=None).eval()
     images = torch.randn(2, 3, 32, 32)
@@ -77,9 +91,7 @@ def test_without_whitening_descriptors_are_the_embeddings():
 def test_frozen_batch_statistics_stay_while_scales_learn():
     network = embedding_network("cifar_resnet8", image_size=32, dim=16, freeze_batch_statistics=True).train()
     before = {name: buffer.clone() for name, buffer in network.named_buffers()}
-    scale = next(
-        parameter for name, parameter in network.named_parameters() if "bn0.weight" in name or "1.weight" in name
-    )
+    scale = network.backbone[1].weight
     images = torch.randn(4, 3, 32, 32)
     embeddings = network(images)
     embeddings[:, 0].sum().backward()

@@ -1,0 +1,27 @@
+"""The program: what the command line does, from Python.
+
+>>> from subnetbench.harness import run, sweep, Leaderboard
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from subnetbench.harness.api import run, sweep
+    from subnetbench.harness.leaderboard import Leaderboard
+
+__all__ = ["Leaderboard", "run", "sweep"]
+
+_HOMES = {
+    "run": "subnetbench.harness.api",
+    "sweep": "subnetbench.harness.api",
+    "Leaderboard": "subnetbench.harness.leaderboard",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Imported on first use: `subnetbench methods` must not wait for torch, nor a leaderboard.
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_HOMES[name]), name)

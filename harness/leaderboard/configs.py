@@ -1,0 +1,43 @@
+"""Configs as flat mappings, and what tells the configs of one method apart."""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+# These have columns of their own.
+_ELSEWHERE = frozenset({"version", "method", "dataset", "task", "config.preset", "config.network"})
+
+
+def flatten(config_json: str) -> dict[str, Any]:
+    """The leaves of a config by dotted path (`config.lr`); lists are leaves. Empty if the text is not JSON."""
+    leaves: dict[str, Any] = {}
+    try:
+        _collect(json.loads(config_json), "", leaves)
+    except (ValueError, RecursionError):
+        return {}
+    return leaves
+
+
+def _collect(value: Any, path: str, leaves: dict[str, Any]) -> None:
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            _collect(inner, f"{path}.{key}" if path else str(key), leaves)
+    elif path:
+        leaves[path] = json.dumps(value) if isinstance(value, list | dict) else value
+
+
+def differing(configs: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The paths whose values are not the same in all configs, in the order in which they appear."""
+    seen = list(configs)
+    paths = dict.fromkeys(path for config in seen for path in config if path not in _ELSEWHERE)
+    missing = object()
+    return [path for path in paths if len({_hashable(config.get(path, missing)) for config in seen}) > 1]
+
+
+def label(config: Mapping[str, Any], paths: Iterable[str]) -> str:
+    """`sparsity=0.7, lr=0.1`: the values at some paths, without the leading `config.`."""
+    return ", ".join(f"{path.removeprefix('config.')}={config[path]}" for path in paths if path in config)
+
+
+def _hashable(value: Any) -> Any:
+    return (type(value), value)

@@ -1,0 +1,74 @@
+"""ASLP: masks from arbitrarily shifted log-probabilities, by Gumbel-softmax (Dupont et al., ICIP 2022)."""
+
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import nn
+
+from subnetbench.harness.config import Choice, LogUniform
+from subnetbench.harness.context import Context
+from subnetbench.harness.method import Optimization, Stage
+from subnetbench.harness.registry import register_method
+from subnetbench.harness.training.step import Step
+from subnetbench.methods.parts.classifying import Schedule
+from subnetbench.methods.parts.mask_searching import SampledSearch, SampledSearchConfig
+from subnetbench.methods.parts.masks import AslpMask
+
+
+@register_method("aslp")
+class Aslp(SampledSearch["Aslp.Config"]):
+    """The score of a weight is its log-odds of being kept; hard samples carry a Gumbel-softmax gradient.
+
+    Frozen random weights; sparsity is not controlled (about half). With `weight_rescale` each layer has a learned
+    factor, trained in a second pass of every step with fresh masks (`update: alternating`, as published) or in the
+    same pass (`joint`, cheaper, another algorithm). The final network keeps scores >= 0 and folds the factors in.
+    """
+
+    paper = "Dupont, Alaoui, Sahbi, Lebois, Extracting Effective Subnetworks with Gumbel-Softmax, arXiv 2202.12986"
+
+    class Config(SampledSearchConfig):
+        weight_rescale: Annotated[bool, Field(description="learn one factor a layer")] = False
+        update: Annotated[
+            Literal["alternating", "joint"],
+            Field(description="how scores and factors take turns"),
+            Choice(("alternating", "joint")),
+        ] = "alternating"
+        scale_lr: Annotated[float, Field(gt=0, description="learning rate of the factors"), LogUniform(1e-4, 1e-2)] = (
+            1e-3
+        )
+        tau: Annotated[float, Field(gt=0, description="temperature of the gradient"), LogUniform(0.1, 10.0)] = 1.0
+        hard: Annotated[bool, Field(description="hard samples forward; false: the soft samples themselves")] = True
+        lr: Annotated[float, Field(gt=0, description="learning rate of the scores"), LogUniform(1.0, 200.0)] = 50.0
+        weight_decay: Annotated[float, Field(ge=0, description="L2 penalty on the scores")] = 0.0
+        schedule: Schedule = "constant"
+
+        @model_validator(mode="before")
+        @classmethod
+        def _paper(cls, values: Any) -> Any:
+            if isinstance(values, dict) and values.get("preset") == "paper":
+                return {"sample_per": "batch", **values}
+            return values
+
+    def mask(self) -> AslpMask:
+        config = self.config
+        return AslpMask(
+            learn_scale=config.weight_rescale, tau=config.tau, hard=config.hard, initial_value=config.initial_value
+        )
+
+    def optimizers(self, modules: nn.ModuleDict, stage: Stage, context: Context) -> dict[str, Optimization]:
+        masked = modules["network"]
+        optimizers = {"scores": self.sgd(masked.score_parameters())}
+        if self.config.weight_rescale:
+            scales = torch.optim.SGD([masked.mask.scale], lr=self.config.scale_lr, momentum=self.config.momentum)
+            optimizers["scales"] = Optimization(scales)
+        return optimizers
+
+    def training_step(self, modules: nn.ModuleDict, step: Step) -> None:
+        passes = [("scores", "scales")] if self.config.update == "joint" else [("scores",), ("scales",)]
+        if not self.config.weight_rescale:
+            passes = [("scores",)]
+        for number, names in enumerate(passes):
+            modules["network"].draw(step.generator("masks", number))
+            step.backward(lambda batch: self.loss(modules, batch, step), step.parameters(*names))
+            step.update(*names)

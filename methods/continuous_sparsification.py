@@ -1,0 +1,191 @@
+"""Continuous Sparsification: soft gates that harden while weights train (Savarese et al., NeurIPS 2020)."""
+
+from typing import Annotated, Any, Literal, Self
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from subnetbench.harness.config import LogUniform, Uniform, operating_point
+from subnetbench.harness.context import Context
+from subnetbench.harness.data import TaskData
+from subnetbench.harness.method import Optimization, Stage, Variant
+from subnetbench.harness.registry import register_method
+from subnetbench.harness.training.step import Batch, Step
+from subnetbench.methods.lottery_ticket import copy_state
+from subnetbench.methods.parts.classifying import ClassifierConfig, ClassifierMethod
+from subnetbench.methods.parts.mask_statistics import mask_statistics
+from subnetbench.methods.parts.masking import MaskedModel, mask_network
+from subnetbench.methods.parts.masks import ContinuousMask, between_rounds_, temperature_at
+from subnetbench.methods.parts.schedules import MultiStep
+
+TICKET = "ticket"
+
+
+@register_method("continuous_sparsification")
+class ContinuousSparsification(ClassifierMethod["ContinuousSparsification.Config"]):
+    """Search rounds with gates c sigmoid(beta s), beta rising in each; then the open gates' weights are rewound.
+
+    Sparsity follows from `mask_initial_value`. The ticket is the network of open gates, trained from the weights of
+    `rewind_epoch` (or, with `prune_only`, fine-tuned from those at the end of the search). The variant `search` is
+    the network of open gates before that.
+
+    Difference of `preset: paper`: between rounds scores are only clamped (`round_transition: clamp`), because the
+    released driver resets beta first, so rounds do not compound; the default scales by beta before clamping.
+    """
+
+    paper = "Savarese, Silva, Maire, Winning the Lottery with Continuous Sparsification, arXiv 1912.04427"
+    tiny = {"network": "resnet20", "image_size": 8, "epochs": 2, "rounds": 2, "rewind_epoch": 1}
+
+    class Config(ClassifierConfig):
+        network: Annotated[
+            str,
+            Field(description="conv2, conv4, conv6, resnet20, or any timm or torchvision classifier"),
+            operating_point,
+        ] = "resnet20"
+        epochs: Annotated[int, Field(ge=0, description="epochs of each round, and of the ticket"), operating_point] = 85
+        rounds: Annotated[int, Field(ge=1, description="search rounds"), operating_point] = 3
+        rewind_epoch: Annotated[int, Field(ge=0, description="the ticket starts from the weights after this epoch")] = 2
+        mask_initial_value: Annotated[
+            float, Field(description="scores at the start; larger keeps more"), Uniform(-0.3, 0.3)
+        ] = 0.0
+        final_temperature: Annotated[float, Field(ge=1, description="beta in the last epoch of a round")] = 200.0
+        penalty: Annotated[
+            float, Field(ge=0, description="weight of the sum of all gates"), LogUniform(1e-10, 1e-6)
+        ] = 1e-8
+        round_transition: Annotated[
+            Literal["scale_then_clamp", "clamp"], Field(description="what happens to scores between rounds")
+        ] = "scale_then_clamp"
+        temperature_step: Annotated[Literal["epoch", "step"], Field(description="how often beta rises")] = "epoch"
+        ticket_schedule: Annotated[
+            Literal["restart", "continue"],
+            Field(description="the ticket's learning rate starts afresh, or goes on from rewind_epoch"),
+        ] = "restart"
+        prune_only: Annotated[bool, Field(description="keep the searched weights instead of rewinding them")] = False
+        masked_layers: Annotated[
+            tuple[str, ...], Field(description="name patterns of masked layers; none: all convolutions but shortcuts")
+        ] = ()
+        milestones: Annotated[
+            tuple[float, ...], Field(description="shares of a stage at which the learning rate falls to a tenth")
+        ] = (56 / 85, 71 / 85)
+        nesterov: Annotated[bool, Field(description="Nesterov momentum")] = True
+        weight_decay: Annotated[float, Field(ge=0, description="L2 penalty on weights"), LogUniform(1e-6, 1e-2)] = 1e-4
+        mask_lr: Annotated[
+            float | None, Field(gt=0, description="peak learning rate of scores; null: that of weights")
+        ] = None
+        mask_weight_decay: Annotated[float, Field(ge=0, description="L2 penalty on scores")] = 0.0
+
+        @model_validator(mode="before")
+        @classmethod
+        def _paper(cls, values: Any) -> Any:
+            if isinstance(values, dict) and values.get("preset") == "paper":
+                return {"round_transition": "clamp", **values}
+            return values
+
+        @model_validator(mode="after")
+        def _rewinds_into_training(self) -> Self:
+            if self.rewind_epoch >= self.epochs > 0 and not self.prune_only:
+                raise ValueError(f"rewind_epoch {self.rewind_epoch} must be smaller than epochs {self.epochs}")
+            return self
+
+    def build(self, context: Context) -> nn.ModuleDict:
+        network = self.plain_network(context)
+        where: Any = list(self.config.masked_layers) or list(getattr(network, "MASKED", ())) or nn.Conv2d
+        return nn.ModuleDict({"network": mask_network(network, ContinuousMask(self.config.mask_initial_value), where)})
+
+    def stages(self, context: Context) -> list[Stage]:
+        config = self.config
+        search = [Stage(f"round{i + 1}", config.epochs, select=False) for i in range(config.rounds)]
+        skipped = config.rewind_epoch if config.ticket_schedule == "continue" and not config.prune_only else 0
+        return [*search, Stage(TICKET, config.epochs - skipped, select=False)]
+
+    def budget(self, data: TaskData) -> str:
+        return f"{self.config.epochs * (self.config.rounds + 1)} epochs x {len(data.train)} images"
+
+    def start_stage(self, modules: nn.ModuleDict, stage: Stage, context: Context) -> None:
+        masked: MaskedModel = modules["network"]
+        config = self.config
+        if stage.name == TICKET:
+            self.state["search"] = copy_state(masked.base)
+            if not config.prune_only:
+                masked.base.load_state_dict(self.state.pop("rewind"))
+        elif stage.name != "round1":
+            for name in masked.names:
+                between_rounds_(
+                    masked.score(name),
+                    config.mask_initial_value,
+                    float(masked.mask.temperature),
+                    config.round_transition,
+                )
+
+    def optimizers(self, modules: nn.ModuleDict, stage: Stage, context: Context) -> dict[str, Optimization]:
+        masked: MaskedModel = modules["network"]
+        config = self.config
+        # Set here because it is called on every start of a stage, a resumed one too.
+        masked.mode = "final" if stage.name == TICKET else "search"
+        schedule = MultiStep(milestones=self._milestones(stage))
+        weights = {"params": list(masked.base.parameters()), "weight_decay": config.weight_decay}
+        if stage.name == TICKET:
+            return {"weights": self._sgd([weights], schedule)}
+        scores = {
+            "params": masked.score_parameters(),
+            "lr": config.mask_lr or config.lr,
+            "weight_decay": config.mask_weight_decay,
+        }
+        # Momentum is kept from round to round.
+        self._searching = getattr(self, "_searching", None) or self._sgd([weights, scores], schedule)
+        return {"search": self._searching}
+
+    def _sgd(self, groups: list[dict[str, Any]], schedule: MultiStep) -> Optimization:
+        config = self.config
+        return Optimization(torch.optim.SGD(groups, config.lr, config.momentum, nesterov=config.nesterov), schedule)
+
+    def _milestones(self, stage: Stage) -> tuple[int, ...]:
+        skipped = self.config.epochs - stage.epochs
+        return tuple(round(share * self.config.epochs) - skipped for share in self.config.milestones)
+
+    def on_epoch_start(self, modules: nn.ModuleDict, stage: Stage, epoch: int, context: Context) -> None:
+        masked: MaskedModel = modules["network"]
+        if stage.name == "round1" and epoch == self.config.rewind_epoch and not self.config.prune_only:
+            self.state["rewind"] = copy_state(masked.base)
+        if stage.name != TICKET and self.config.temperature_step == "epoch":
+            masked.mask.temperature.fill_(temperature_at(epoch, stage.epochs, self.config.final_temperature))
+
+    def training_step(self, modules: nn.ModuleDict, step: Step) -> None:
+        masked: MaskedModel = modules["network"]
+        if masked.mode == "search" and self.config.temperature_step == "step":
+            now = temperature_at(step.progress.step, step.progress.total_steps, self.config.final_temperature)
+            masked.mask.temperature.fill_(now)
+        super().training_step(modules, step)
+
+    def loss(self, modules: nn.ModuleDict, batch: Batch, step: Step) -> dict[str, Tensor]:
+        masked: MaskedModel = modules["network"]
+        weights, gate_sum = masked.effective_weights()
+        logits = masked.call(weights, batch.images).float()
+        cross_entropy = F.cross_entropy(logits, batch.labels)
+        assert gate_sum is not None
+        correct = (logits.detach().argmax(1) == batch.labels).float().mean()
+        loss = cross_entropy + self.config.penalty * gate_sum
+        return {"loss": loss, "cross_entropy": cross_entropy, "gates": gate_sum, "accuracy": correct}
+
+    def variants(self, modules: nn.ModuleDict, context: Context) -> list[Variant]:
+        masked: MaskedModel = modules["network"]
+        share = mask_statistics(masked)[0].pruned_fraction
+        details: dict[str, float | str] = {"masked_sparsity": share}
+        found = [Variant(TICKET, lambda: masked.finalise().eval(), self.preprocessing(context), details=details)]
+        if "search" in self.state:
+            found.append(
+                Variant("search", lambda: self._searched(masked), self.preprocessing(context), details=details)
+            )
+        return found
+
+    def _searched(self, masked: MaskedModel) -> nn.Module:
+        """The open gates' network with the weights at the end of the search, without further training."""
+        plain = masked.finalise().eval()
+        plain.load_state_dict(self.state["search"])
+        with torch.no_grad():
+            for layer, name in enumerate(masked.names):
+                keep = masked.mask.keep(masked.score(name))
+                plain.get_parameter(name).mul_(keep * masked.mask.gain(layer, keep))
+        return plain

@@ -1,0 +1,69 @@
+"""The base of methods that choose a fixed mask once: before training, or after it with fine-tuning."""
+
+from abc import abstractmethod
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from subnetbench.harness.config import operating_point
+from subnetbench.harness.context import Context
+from subnetbench.harness.data import TaskData
+from subnetbench.harness.method import Optimization, Stage, Variant
+from subnetbench.methods.parts.classifying import ClassifierConfig, ClassifierMethod
+from subnetbench.methods.parts.masking import MaskedModel, mask_network
+from subnetbench.methods.parts.masks import FixedMask
+
+
+class PruningConfig(ClassifierConfig):
+    """What one-shot pruning methods can be told."""
+
+    sparsity: Annotated[
+        float, Field(ge=0, lt=1, description="fraction removed of all convolution and linear weights"), operating_point
+    ] = 0.5
+    scope: Annotated[
+        Literal["global", "layer"], Field(description="compare weights over the whole network, or layer by layer")
+    ] = "global"
+    when: Annotated[Literal["after", "before"], Field(description="prune after training, or at the start")] = "after"
+    finetune_epochs: Annotated[
+        int, Field(ge=0, description="epochs after pruning; 0 leaves the kept weights as they are"), operating_point
+    ] = 5
+    finetune_lr: Annotated[float, Field(gt=0, description="peak learning rate of fine-tuning")] = 0.01
+
+
+ConfigT = TypeVar("ConfigT", bound=PruningConfig)
+
+
+class PruningMethod(ClassifierMethod[ConfigT]):
+    """Stages `train` and `finetune` around one choice of a mask; with `when: before` only `finetune`, at full rate."""
+
+    tiny = {"network": "conv2", "image_size": 8, "finetune_epochs": 1}
+
+    @abstractmethod
+    def choose(self, masked: MaskedModel, context: Context) -> dict[str, Tensor]:
+        """Boolean masks by parameter name, for the weights as they are now."""
+
+    def build(self, context: Context) -> nn.ModuleDict:
+        return nn.ModuleDict({"network": mask_network(self.plain_network(context), FixedMask())})
+
+    def stages(self, context: Context) -> list[Stage]:
+        if self.config.when == "before":
+            return [Stage("pruned", self.config.epochs)]
+        return [Stage("train", self.config.epochs), Stage("pruned", self.config.finetune_epochs)]
+
+    def budget(self, data: TaskData) -> str:
+        extra = self.config.finetune_epochs if self.config.when == "after" else 0
+        return f"{self.config.epochs + extra} epochs x {len(data.train)} images"
+
+    def start_stage(self, modules: nn.ModuleDict, stage: Stage, context: Context) -> None:
+        if stage.name == "pruned":
+            modules["network"].set_masks(self.choose(modules["network"], context))
+
+    def optimizers(self, modules: nn.ModuleDict, stage: Stage, context: Context) -> dict[str, Optimization]:
+        finetuning = stage.name == "pruned" and self.config.when == "after"
+        rate = {"lr": self.config.finetune_lr} if finetuning else {}
+        return {"weights": self.sgd(modules["network"].base.parameters(), **rate)}
+
+    def variants(self, modules: nn.ModuleDict, context: Context) -> list[Variant]:
+        masked: MaskedModel = modules["network"]
+        return [Variant("subnetwork", lambda: masked.finalise().eval(), self.preprocessing(context))]

@@ -1,0 +1,97 @@
+"""Combining the gradients that the widths of a slimmable network give: conflict-aware (PrunNet's rule) and SFSC.
+
+Gradients are dictionaries by parameter name, one a width, with None (or no entry) where a width does not use the
+parameter. With respect to a shared weight they are of full size and zero outside a width's slice, as autograd gives
+them. The results take the place of gradients that come in.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from subnetbench.methods.parts.gradient_integration import (
+    IntegrationRule,
+    combine_in_place,
+    integrate_in_place,
+    layout_of,
+    pcgrad,
+    row_products,
+)
+from subnetbench.methods.parts.slimmable_layers import SlimmableLayer
+
+WidthGradients = Mapping[str, Tensor | None]
+
+
+def shared_weights(network: nn.Module) -> dict[str, nn.Parameter]:
+    """Weights and biases of the width-switchable convolutions and linear layers, by name, in the network's order."""
+    return {
+        f"{path}.{kind}" if path else kind: parameter
+        for path, module in network.named_modules()
+        if isinstance(module, SlimmableLayer) and not isinstance(module, nn.LayerNorm)
+        for kind, parameter in module.named_parameters(recurse=False)
+    }
+
+
+def filter_by_filter(weights: Mapping[str, Tensor], per_filter: bool = True) -> list[bool]:
+    """Which of the weights are integrated row by row: those of convolutions. For `draw_orders`."""
+    return [per_filter and weight.dim() > 2 for weight in weights.values()]
+
+
+@torch.no_grad()
+def integrate_widths(
+    gradients: Sequence[WidthGradients],
+    weights: Mapping[str, Tensor],
+    orders: Tensor | None = None,
+    *,
+    rule: IntegrationRule = "conflict_aware",
+    exponent: float = 0.5,
+    per_filter: bool = True,
+    use_dot: bool = False,
+) -> dict[str, Tensor]:
+    """One gradient a parameter; `gradients[0]` are the full width's.
+
+    Those of `weights` (see `shared_weights`) are integrated as in `integrate_in_place`, each taking its turn in
+    `orders`. Of the other parameters each takes the gradient of the first width that has one: batch norms their own
+    width's, what all widths share (the classifier) the full width's.
+    """
+    stacks = []
+    for name, weight in weights.items():
+        parts = (part.get(name) for part in gradients)
+        layout = layout_of(weight)
+        stacks.append([(torch.zeros_like(weight) if g is None else g).contiguous(memory_format=layout) for g in parts])
+    by_row = filter_by_filter(weights, per_filter)
+    results = integrate_in_place(stacks, orders, by_row=by_row, rule=rule, exponent=exponent, use_dot=use_dot)
+    combined = {name: result for name, (result,) in zip(weights, results, strict=True)}
+    for part in gradients:
+        for name, gradient in part.items():
+            if gradient is not None:
+                combined.setdefault(name, gradient)
+    return combined
+
+
+@torch.no_grad()
+def merge_sfsc(gradients: Sequence[WidthGradients], orders: Tensor) -> dict[str, Tensor]:
+    """SFSC's merge: PCGrad over all parameters as one flat vector, then the mean over the n widths.
+
+    `orders` (n, n): the order in which gradient i visits the others. A width that does not use a parameter counts
+    as zero there; parameters that some width does not use are summed, not averaged, as in the published code.
+    """
+    n = len(gradients)
+    by_name: dict[str, tuple[list[int], list[Tensor]]] = {}
+    for i, part in enumerate(gradients):
+        for name, gradient in part.items():
+            if gradient is not None:
+                users, stack = by_name.setdefault(name, ([], []))
+                users.append(i)
+                stack.append(gradient.contiguous())
+    gram = orders.new_zeros(n, n, dtype=torch.float64)
+    for users, stack in by_name.values():
+        chosen = torch.tensor(users)
+        gram[chosen[:, None], chosen] += row_products(stack)[0].double().sum(dim=0)
+    projected = pcgrad(gram, orders)
+    merged = {}
+    for name, (users, stack) in by_name.items():
+        factors = projected.mean(dim=0) if len(users) == n else projected.sum(dim=0)[users]
+        merged[name] = combine_in_place(stack, factors.unsqueeze(0))[0]
+    return merged

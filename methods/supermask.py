@@ -1,0 +1,49 @@
+"""Supermask: Bernoulli masks over a frozen random network (Zhou et al., NeurIPS 2019)."""
+
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+from torch import nn
+
+from subnetbench.harness.config import LogUniform
+from subnetbench.harness.context import Context
+from subnetbench.harness.method import Optimization, Stage
+from subnetbench.harness.registry import register_method
+from subnetbench.harness.training.step import Step
+from subnetbench.methods.parts.classifying import Schedule
+from subnetbench.methods.parts.mask_searching import SampledSearch, SampledSearchConfig
+from subnetbench.methods.parts.masks import Supermask as SupermaskMask
+
+
+@register_method("supermask")
+class Supermask(SampledSearch["Supermask.Config"]):
+    """A weight is kept with probability sigmoid(score); only scores are learned. Sparsity is not controlled.
+
+    With `weight_rescale` a layer is multiplied by entries / kept (the dynamic rescale). The thresholded network
+    recomputes that factor for its own mask; the published code has no deterministic evaluation of rescaled masks.
+    """
+
+    paper = "Zhou et al., Deconstructing Lottery Tickets: Zeros, Signs, and the Supermask, arXiv 1905.01067"
+
+    class Config(SampledSearchConfig):
+        weight_rescale: Annotated[bool, Field(description="multiply each layer by entries / kept of its mask")] = False
+        lr: Annotated[float, Field(gt=0, description="learning rate of the scores"), LogUniform(1.0, 200.0)] = 50.0
+        weight_decay: Annotated[float, Field(ge=0, description="L2 penalty on the scores")] = 0.0
+        schedule: Schedule = "constant"
+
+        @model_validator(mode="before")
+        @classmethod
+        def _paper(cls, values: Any) -> Any:
+            if isinstance(values, dict) and values.get("preset") == "paper":
+                return {"sample_per": "batch", **values}
+            return values
+
+    def mask(self) -> SupermaskMask:
+        return SupermaskMask(rescale=self.config.weight_rescale, initial_value=self.config.initial_value)
+
+    def optimizers(self, modules: nn.ModuleDict, stage: Stage, context: Context) -> dict[str, Optimization]:
+        return {"scores": self.sgd(modules["network"].score_parameters())}
+
+    def training_step(self, modules: nn.ModuleDict, step: Step) -> None:
+        modules["network"].draw(step.generator("masks"))
+        super().training_step(modules, step)

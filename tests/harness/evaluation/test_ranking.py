@@ -1,0 +1,86 @@
+"""Orders and ranks against the definition: by falling score, then by rising index."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from subnetbench.harness.evaluation import ranking
+
+tied_scores = arrays(
+    np.float32,
+    st.tuples(st.integers(1, 6), st.integers(1, 40)),
+    elements=st.sampled_from([-np.inf, -2.0, -1.5, -1e-40, -0.0, 0.0, 1e-40, 0.25, 1.5, 3e38]),
+)
+any_scores = arrays(
+    np.float32,
+    st.tuples(st.integers(1, 4), st.integers(1, 40)),
+    elements=st.floats(allow_nan=False, width=32),
+)
+
+
+def order_by_definition(scores: np.ndarray) -> np.ndarray:
+    return np.array([sorted(range(len(row)), key=lambda i: (-row[i], i)) for row in scores.astype(float)])
+
+
+@settings(deadline=None)
+@given(st.one_of(tied_scores, any_scores))
+def test_order_is_the_definition(scores):
+    assert np.array_equal(ranking.descending_order(torch.from_numpy(scores)), order_by_definition(scores))
+
+
+@settings(deadline=None)
+@given(tied_scores, st.data())
+def test_best_is_the_head_of_the_order(scores, data):
+    k = data.draw(st.integers(1, scores.shape[1]))
+    expected = order_by_definition(scores)[:, :k]
+    with pytest.MonkeyPatch.context() as patch:
+        for share in (1, 10**6):  # by topk wherever possible, and always by sorting
+            patch.setattr(ranking, "TOPK_SHARE", share)
+            assert np.array_equal(ranking.best(torch.from_numpy(scores), k), expected)
+
+
+@settings(deadline=None)
+@given(tied_scores, st.data())
+def test_all_ways_to_rank_agree_with_the_order(scores, data):
+    rows, n = scores.shape
+    width = data.draw(st.integers(1, 6))
+    items = data.draw(arrays(np.int64, (rows, width), elements=st.integers(-1, n - 1)))
+    depth = data.draw(st.integers(1, n))
+    order = order_by_definition(scores)
+    place = np.argsort(order, axis=1)
+    expected = np.take_along_axis(place, np.maximum(items, 0), axis=1)
+    unranked = (items < 0) | (np.take_along_axis(scores, np.maximum(items, 0), axis=1) == -np.inf)
+    expected[unranked] = n
+    given_scores, given_items = torch.from_numpy(scores), torch.from_numpy(items)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ranking, "TOPK_SHARE", 1)
+        for most_counted in (0, width):
+            patch.setattr(ranking, "MOST_COUNTED", most_counted)
+            assert np.array_equal(ranking.ranks(given_scores, given_items), expected)
+            partly = ranking.ranks(given_scores, given_items, depth).numpy()
+            known = expected < depth
+            assert np.array_equal(partly[known], expected[known])
+            assert (partly[~known] >= depth).all()
+            within = ranking._ranks_from_order(given_scores, given_items, n).numpy()
+            assert np.array_equal(within[~unranked], expected[~unranked])
+
+
+def test_long_rows_are_sorted_in_parts_and_threads():
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(7, 3000, generator=generator).mul(50).round()
+    items = torch.randint(0, 3000, (7, 60), generator=generator)
+    order = torch.sort(scores, dim=1, descending=True, stable=True).indices
+    expected = order.argsort(1).gather(1, items)
+    threads = torch.get_num_threads()
+    try:
+        for number in (1, 3):
+            torch.set_num_threads(number)
+            assert torch.equal(ranking.descending_order(scores), order)
+            assert torch.equal(ranking.ranks(scores, items), expected)
+            near = order[:, :60].flip(1)
+            assert torch.equal(ranking.ranks(scores, near), torch.arange(59, -1, -1).expand(7, 60))
+    finally:
+        torch.set_num_threads(threads)

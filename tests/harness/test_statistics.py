@@ -1,0 +1,201 @@
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy import stats
+
+from subnetbench.harness import statistics
+
+# Simulations use a fixed generator; the allowed deviation is four standard errors of a proportion.
+DISTRIBUTIONS: dict[str, Callable[[np.random.Generator, tuple[int, int]], np.ndarray]] = {
+    "normal": lambda rng, shape: rng.normal(size=shape),
+    "uniform": lambda rng, shape: rng.uniform(-1, 1, shape),
+    "heavy": lambda rng, shape: rng.standard_t(5, shape),
+}
+
+finite = st.floats(-1e6, 1e6, allow_subnormal=False).map(lambda x: round(x, 6))
+
+
+def samples(low: int, high: int) -> st.SearchStrategy[np.ndarray]:
+    return st.integers(low, high).flatmap(lambda n: arrays(np.float64, n, elements=finite))
+
+
+def _margin(rate: float, trials: int) -> float:
+    return 4 * float(np.sqrt(rate * (1 - rate) / trials))
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 10, 40])
+@pytest.mark.parametrize("confidence", [0.9, 0.95, 0.99])
+def test_t_intervals_agree_with_scipy(n: int, confidence: float) -> None:
+    rng = np.random.default_rng(n)
+    for _ in range(20):
+        a, b = rng.normal(0.3, 1, n), rng.normal(0, 2, n)
+        ours = statistics.t_interval(a, confidence)
+        assert (ours.low, ours.high) == pytest.approx(
+            stats.t.interval(confidence, n - 1, a.mean(), stats.sem(a)), rel=1e-10
+        )
+        theirs = stats.ttest_rel(b, a)
+        paired = statistics.paired_t(b - a, confidence)
+        bounds = theirs.confidence_interval(confidence)
+        assert paired.p == pytest.approx(theirs.pvalue, rel=1e-9)
+        assert (paired.difference.low, paired.difference.high) == pytest.approx((bounds.low, bounds.high), rel=1e-9)
+        c = rng.normal(0, 3, n + 3)
+        theirs = stats.ttest_ind(c, a, equal_var=False)
+        bounds = theirs.confidence_interval(confidence)
+        welch = statistics.welch_t(a, c, confidence)
+        assert welch.p == pytest.approx(theirs.pvalue, rel=1e-9)
+        assert (welch.difference.low, welch.difference.high) == pytest.approx((bounds.low, bounds.high), rel=1e-9)
+
+
+def test_half_widths_of_arrays_agree_with_single_ones() -> None:
+    rng = np.random.default_rng(0)
+    groups = [rng.normal(size=n) for n in (1, 2, 3, 9)]
+    widths = statistics.t_half_width([g.std(ddof=1) if len(g) > 1 else 0 for g in groups], [1, 2, 3, 9])
+    singles = [statistics.t_interval(g) for g in groups]
+    assert np.isnan(widths[0])
+    assert widths[1:] == pytest.approx([(i.high - i.low) / 2 for i in singles[1:]])
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 8, 12])
+def test_sign_flips_agree_with_scipy(n: int) -> None:
+    rng = np.random.default_rng(n)
+    for _ in range(10):
+        differences = rng.normal(0.5, 1, n).round(1)  # rounded, so that there are ties
+        theirs = stats.permutation_test(
+            (differences,), np.mean, permutation_type="samples", n_resamples=np.inf, vectorized=False
+        )
+        assert statistics.sign_flip(differences).p == pytest.approx(theirs.pvalue)
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 10, 16])
+def test_signed_ranks_agree_with_scipy(n: int) -> None:
+    rng = np.random.default_rng(n)
+    for _ in range(10):
+        differences = rng.normal(0.5, 1, n)
+        theirs = stats.wilcoxon(differences, method="exact").pvalue
+        assert statistics.wilcoxon(differences).p == pytest.approx(theirs)
+
+
+def test_signed_ranks_with_ties_and_zeros_are_exact() -> None:
+    differences = np.array([0.0, 0.5, 0.5, -0.5, 1.0, 2.0])
+    method = stats.PermutationMethod(n_resamples=np.inf)
+    theirs = stats.wilcoxon(differences, zero_method="pratt", method=method).pvalue
+    assert statistics.wilcoxon(differences).p == pytest.approx(theirs)
+
+
+def test_many_pairs_are_sampled_close_to_the_exact_value() -> None:
+    rng = np.random.default_rng(1)
+    differences = rng.normal(0.4, 1, 30)
+    flip, ranks = statistics.sign_flip(differences), statistics.wilcoxon(differences)
+    assert flip.p == pytest.approx(statistics.paired_t(differences).p, abs=0.01)
+    assert ranks.p == pytest.approx(stats.wilcoxon(differences, method="exact").pvalue, abs=0.01)
+    assert flip.p == statistics.sign_flip(differences).p
+
+
+@pytest.mark.parametrize("n", [3, 5, 10])
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+def test_t_intervals_cover_and_tests_keep_their_level(n: int, name: str) -> None:
+    """A difference of seeds has a symmetric distribution, as the difference of two equal ones always has."""
+    trials = 4000
+    differences = DISTRIBUTIONS[name](np.random.default_rng(n), (trials, n))
+    means, widths = differences.mean(1), statistics.t_half_width(differences.std(1, ddof=1), np.full(trials, n))
+    covered = np.mean(np.abs(means) <= widths)
+    # Uniform values cost three seeds up to two points of coverage; heavy tails make intervals wider, not narrower.
+    shortfall = 0.025 if name == "uniform" else 0.0
+    assert covered >= 0.95 - shortfall - _margin(0.95, trials)
+    rejected = [statistics.paired_t(row).p <= 0.05 for row in differences[:1000]]
+    assert np.mean(rejected) <= 0.05 + shortfall + _margin(0.05, 1000)
+
+
+@pytest.mark.parametrize("n", [3, 5, 10])
+@pytest.mark.parametrize("test", [statistics.sign_flip, statistics.wilcoxon])
+def test_permutation_tests_keep_their_level(
+    n: int, test: Callable[[np.ndarray], statistics.Comparison], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(statistics, "bootstrap_interval", lambda values, *_: statistics.t_interval(values))
+    for name, draw in DISTRIBUTIONS.items():
+        p_values = np.array([test(row).p for row in draw(np.random.default_rng(n), (1000, n))])
+        for level in (0.05, 0.25):
+            assert np.mean(p_values <= level) <= level + _margin(level, 1000), (name, level)
+
+
+@pytest.mark.parametrize("n", [5, 10])
+def test_bootstrap_intervals_cover(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statistics, "SAMPLES", 30_000)
+    statistics._resamples.cache_clear()
+    rows = np.random.default_rng(n).normal(size=(400, n))
+    intervals = [statistics.bootstrap_interval(row) for row in rows]
+    statistics._resamples.cache_clear()
+    assert np.mean([i.low <= 0 <= i.high for i in intervals]) >= 0.94 - _margin(0.95, 400)
+
+
+def test_what_few_seeds_cannot_decide() -> None:
+    assert statistics.smallest_sign_flip_p(3) == 0.25
+    assert statistics.sign_flip([1.0, 2.0, 3.0]).p == 0.25
+    assert statistics.wilcoxon([1.0, 2.0, 3.0]).p == 0.25
+    assert statistics.smallest_sign_flip_p(6) < 0.05 < statistics.smallest_sign_flip_p(5)
+    assert [n for n in range(1, 8) if statistics.bootstrap_reaches(n)] == [5, 6, 7]
+    assert not statistics.bootstrap_reaches(5, 0.999)
+    assert np.isnan(statistics.bootstrap_interval([1.0, 2.0, 3.0]).low)
+
+
+def test_no_sample_gives_a_smaller_p_than_the_stated_one() -> None:
+    for n in range(1, 12):
+        for test in (statistics.sign_flip, statistics.wilcoxon):
+            result = test(np.arange(1.0, n + 1))
+            assert result.p == result.smallest_p
+
+
+def test_degenerate_samples() -> None:
+    assert np.isnan(statistics.t_interval([]).mean)
+    assert statistics.t_interval([2.0]).mean == 2.0
+    assert np.isnan(statistics.t_interval([2.0]).low)
+    assert np.isnan(statistics.paired_t([1.0]).p)
+    assert statistics.paired_t([1.0, 1.0]).p == 0.0
+    assert statistics.paired_t([0.0, 0.0]).p == 1.0
+    assert np.isnan(statistics.welch_t([1.0], [2.0, 3.0]).p)
+    assert statistics.welch_t([1.0, 1.0], [2.0, 2.0]).p == 0.0
+    assert np.isnan(statistics.sign_flip([]).p)
+    for bad in ([np.nan, 1.0], [[1.0]]):
+        with pytest.raises(ValueError, match="finite"):
+            statistics.paired_t(bad)
+
+
+@given(st.lists(st.floats(0, 1) | st.just(float("nan")), max_size=12))
+def test_holm_keeps_order_and_never_helps(p_values: list[float]) -> None:
+    adjusted = statistics.holm(p_values)
+    known = [(p, q) for p, q in zip(p_values, adjusted, strict=True) if not np.isnan(p)]
+    assert [np.isnan(p) for p in p_values] == [np.isnan(q) for q in adjusted]
+    assert all(p <= q <= min(1.0, len(known) * p) + 1e-12 or q == max(r for _, r in known) for p, q in known)
+    assert [q for _, q in sorted(known)] == sorted(q for _, q in known)
+
+
+def test_holm_by_hand() -> None:
+    assert statistics.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+@given(samples(2, 9))
+def test_flipping_all_signs_changes_nothing(sample: np.ndarray) -> None:
+    for test in (statistics.paired_t, statistics.sign_flip, statistics.wilcoxon):
+        assert test(sample).p == pytest.approx(test(-sample).p, nan_ok=True)
+
+
+@pytest.mark.parametrize("n", [3, 5, 10])
+def test_power_is_what_simulation_finds(n: int) -> None:
+    trials, effect = 4000, statistics.detectable_effect(n)
+    rows = np.random.default_rng(n).normal(effect, 1, (trials, n))
+    found = np.abs(rows.mean(1)) > statistics.t_half_width(rows.std(1, ddof=1), np.full(trials, n))
+    assert np.mean(found) == pytest.approx(0.8, abs=_margin(0.8, trials))
+    assert statistics.power(0.0, n) == pytest.approx(0.05, abs=1e-6)
+
+
+def test_power_grows_with_seeds_and_effect() -> None:
+    effects = [statistics.detectable_effect(n) for n in (1, 2, 3, 5, 10, 30)]
+    assert effects == sorted(effects, reverse=True)
+    powers = [statistics.power(effect, 5) for effect in (0.0, 0.5, 1.0, 2.0, 20.0)]
+    assert powers == sorted(powers)
+    assert powers[-1] == pytest.approx(1.0)
+    assert statistics.power(1.0, 1) == 0.0
