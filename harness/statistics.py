@@ -9,11 +9,10 @@ reach a small level at all; `smallest_sign_flip_p` and `bootstrap_reaches` say w
 "undecidable" instead of "no difference".
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -127,7 +126,7 @@ def welch_t_rows(a: Floats, b: Floats, confidence: float = 0.95) -> TTests:
     return _t_tests(mean_b - mean_a, part_a + part_b, freedom, np.minimum(n, m), confidence)
 
 
-def _t_tests(mean: Floats, error2: Floats, freedom: Floats, n: NDArray[np.int64], confidence: float) -> TTests:
+def _t_tests(mean: Floats, error2: Any, freedom: Any, n: NDArray[np.int64], confidence: float) -> TTests:
     """Tests of means with squared standard errors `error2`, which are NaN where there are too few values."""
     from scipy.special import stdtr, stdtrit
 
@@ -203,7 +202,7 @@ def bootstrap_reaches(n: int, confidence: float = 0.95) -> bool:
     return n > 1 and _expanded_tail(n, confidence) >= max(float(n) ** -n, 20 / SAMPLES)
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
+def holm(p_values: ArrayLike) -> Floats:
     """Holm's adjusted p-values (1979), in the given order; NaN stays NaN and does not count as a comparison."""
     p = np.asarray(p_values, np.float64)
     adjusted = np.full(len(p), np.nan)
@@ -211,7 +210,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     order = known[np.argsort(p[known], kind="stable")]
     factors = np.arange(len(order), 0, -1)
     adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * factors), 1.0)
-    return [float(value) for value in adjusted]
+    return adjusted
 
 
 def power(effect: float, n: int, level: float = 0.05) -> float:
@@ -261,21 +260,14 @@ def _flip_p(sample: Floats, seed: int) -> float:
 def _signs(n: int, seed: int) -> Floats:
     if n <= EXACT_SIGN_FLIPS:
         return np.array(list(product((1.0, -1.0), repeat=n)))
-    return np.random.default_rng(seed).integers(0, 2, (SAMPLES, n)) * 2.0 - 1.0
+    return np.random.default_rng(seed).choice([1.0, -1.0], (SAMPLES, n))
 
 
 @lru_cache(maxsize=4)
 def _resamples(n: int, seed: int) -> Floats:
     """Weights of the n values in the mean of each resample, (SAMPLES, n)."""
     counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), SAMPLES)
-    return np.asarray(counts / n, np.float64)
-
-
-
-def _two_sided_t(statistic: float, freedom: float) -> float:
-    from scipy.special import stdtr
-
-    return float(2 * stdtr(freedom, -abs(statistic)))
+    return np.asarray(counts, np.float64) * (1.0 / n)
 
 
 def _expanded_tail(n: int, confidence: float) -> float:

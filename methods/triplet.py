@@ -1,20 +1,20 @@
 """Triplet loss with class-balanced batches and mined negatives: the symmetric metric-learning baseline."""
 
 from collections.abc import Iterable
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from subnetbench.harness.config import LogUniform, Uniform
+from subnetbench.harness.config import Choice, LogUniform, Uniform
 from subnetbench.harness.context import Context
 from subnetbench.harness.method import Stage
 from subnetbench.harness.registry import register_method
 from subnetbench.harness.training.step import Batch, Step
 from subnetbench.methods.parts.embedding import EmbeddingConfig, EmbeddingMethod
-from subnetbench.methods.parts.triplet import plan_triplet_epoch, triplet_loss
+from subnetbench.methods.parts.triplet import class_balanced_queries, plan_triplet_epoch, triplet_loss
 
 
 @register_method("triplet")
@@ -32,7 +32,12 @@ class Triplet(EmbeddingMethod["Triplet.Config"]):
     class Config(EmbeddingConfig):
         margin: Annotated[float, Field(gt=0, description="margin between squared distances"), Uniform(0.1, 1.0)] = 0.7
         samples_per_class: Annotated[int, Field(ge=2, description="images of a class in a group")] = 4
-        negatives: Annotated[int, Field(ge=1, description="mined negatives of each anchor")] = 4
+        mining: Annotated[
+            Literal["pool", "batch"],
+            Field(description="pool: distance-weighted draws, embedded each epoch; batch: the nearest in the batch"),
+            Choice(("pool", "batch")),
+        ] = "pool"
+        negatives: Annotated[int, Field(ge=1, description="negatives of each anchor")] = 4
         query_limit: Annotated[int, Field(ge=1, description="most anchors an epoch")] = 8000
         pool_limit: Annotated[int, Field(ge=1, description="most images that negatives are drawn from")] = 20000
         lr: Annotated[float, Field(gt=0, description="peak learning rate"), LogUniform(1e-5, 1e-2)] = 1e-3
@@ -40,6 +45,17 @@ class Triplet(EmbeddingMethod["Triplet.Config"]):
     def plan_epoch(self, modules: nn.ModuleDict, stage: Stage, epoch: int, context: Context) -> Iterable[np.ndarray]:
         config, train = self.config, context.data.train
         network = modules["network"]
+        generator = context.numpy_generator("mining", stage.name, epoch)
+        # Whole class groups stay together: a row is a group, with the negatives mined for its anchors.
+        groups = max(config.batch_size // config.samples_per_class, 1)
+        if config.mining == "batch":
+            queries = class_balanced_queries(
+                train.labels, generator, samples_per_class=config.samples_per_class, limit=config.query_limit
+            )
+            tuples = queries.reshape(-1, config.samples_per_class)
+            # The last batch could be too small to hold negatives.
+            groups = min(groups, len(tuples))
+            return [tuples[start : start + groups] for start in range(0, len(tuples) - groups + 1, groups)]
 
         def embed(indices: np.ndarray) -> Tensor:
             network.eval()
@@ -48,14 +64,12 @@ class Triplet(EmbeddingMethod["Triplet.Config"]):
         plan = plan_triplet_epoch(
             train.labels,
             embed,
-            context.numpy_generator("mining", stage.name, epoch),
+            generator,
             samples_per_class=config.samples_per_class,
             query_limit=config.query_limit,
             pool_limit=config.pool_limit,
             negatives=config.negatives,
         )
-        # Whole class groups stay together: a tuple is a group with the negatives of its anchors.
-        groups = max(config.batch_size // config.samples_per_class, 1)
         anchors = plan.queries.reshape(-1, config.samples_per_class)
         negatives = plan.negatives.reshape(len(anchors), -1)
         tuples = np.concatenate([anchors, negatives], axis=1)
@@ -74,5 +88,17 @@ class Triplet(EmbeddingMethod["Triplet.Config"]):
         # The positives of an anchor are the other members of its group.
         others = torch.tensor([[j for j in range(size) if j != i] for i in range(size)], device=anchors.device)
         positives = anchors[:, others].flatten(0, 1)
-        negatives = embeddings[:, size:].reshape(-1, count, embeddings.shape[-1])
+        if self.config.mining == "batch":
+            negatives = nearest_negatives(anchors.flatten(0, 1), batch.labels.repeat_interleave(size), count)
+        else:
+            negatives = embeddings[:, size:].reshape(-1, count, embeddings.shape[-1])
         return {"loss": triplet_loss(anchors.flatten(0, 1), positives, negatives, margin=self.config.margin)}
+
+
+def nearest_negatives(embeddings: Tensor, labels: Tensor, count: int) -> Tensor:
+    """For each of n embeddings (n, d) the `count` most similar ones of other classes, or all: (n, count, d)."""
+    similarity = embeddings.detach() @ embeddings.detach().T
+    same = labels[:, None] == labels[None, :]
+    fewest = int((~same).sum(1).min())
+    chosen = similarity.masked_fill(same, -torch.inf).topk(min(count, fewest), dim=1).indices
+    return embeddings[chosen]

@@ -1,6 +1,6 @@
-"""Commands over records: `leaderboard`."""
+"""Commands over records: `leaderboard`, `compare`, `merge`. None of them imports torch."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -8,22 +8,135 @@ import typer
 
 from subnetbench.harness.errors import UserError
 
+Metrics = Annotated[
+    list[str] | None,
+    typer.Option("--metric", "-m", help="Metric to show, repeatable [default: the task's and the costs]."),
+]
+Where = Annotated[
+    str | None, typer.Option("--where", help="Filter rows, e.g. `--where \"sparsity >= 0.8 and method != 'dense'\"`.")
+]
+
 
 def leaderboard(
-    folders: Annotated[list[Path], typer.Argument(help="Results folders, of any number of machines.")],
+    folders: Annotated[list[Path], typer.Argument(help="Results folders or record files, of any number of machines.")],
+    metric: Metrics = None,
+    where: Where = None,
+    sort: Annotated[
+        list[str] | None, typer.Option("--sort", help="Column or metric, `-` before it for descending [default: rank].")
+    ] = None,
+    split: Annotated[list[str] | None, typer.Option("--split", help="Splits to show [default: test].")] = None,
+    within: Annotated[
+        list[str] | None, typer.Option("--rank-within", help="Rank apart by these columns too, e.g. `sparsity`.")
+    ] = None,
+    trials: Annotated[bool, typer.Option("--trials", help="Show the trials of searches too.")] = False,
+    confidence: Annotated[float, typer.Option("--confidence", help="Confidence of the intervals.")] = 0.95,
+    published: Annotated[bool, typer.Option("--published", help="Set published figures beside measured ones.")] = False,
+    format: Annotated[str, typer.Option("--format", help="terminal, markdown, latex, csv or json.")] = "terminal",
+    json_: Annotated[bool, typer.Option("--json", help="Short for --format json.")] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Write to a file: .parquet, .csv, .json, .md, .tex or .txt.")
+    ] = None,
 ) -> None:
-    """Compare what was measured: mean and 95 % interval over seeds, with costs and trivial baselines.
+    """Compare what was measured: mean and interval over seeds, rank, costs, trivial baselines.
 
-    Example: `subnetbench leaderboard results/quickstart`
+    Example: `subnetbench leaderboard results/quickstart --where "sparsity >= 0.5" --format markdown`
     """
+    from subnetbench.harness.leaderboard import Leaderboard
+    from subnetbench.harness.leaderboard.formats import render, write
+    from subnetbench.harness.leaderboard.frames import View
+    from subnetbench.harness.leaderboard.published import load_published
+
+    _check_folders(folders)
+    board = Leaderboard(folders, trials=trials, confidence=confidence)
+    view = View(metric, where, split or ("test",), sort or (), within or ())
+    figures = load_published() if published else ()
+    if out is not None:
+        write(board, out, view, figures)
+        typer.echo(f"wrote {out}")
+    else:
+        typer.echo(render(board, "json" if json_ else format, view, figures, width=_width()).rstrip("\n"))
+
+
+def compare(
+    a: Annotated[Path, typer.Argument(help="Results folder or record file: before.")],
+    b: Annotated[Path, typer.Argument(help="Results folder or record file: after.")],
+    metric: Metrics = None,
+    where: Where = None,
+    test: Annotated[
+        str, typer.Option("--test", help="Test of rows with matching seeds: t, permutation, wilcoxon.")
+    ] = "t",
+    margin: Annotated[
+        float, typer.Option("--margin", help="How much worse is acceptable, in the metric's unit.")
+    ] = 0.0,
+    across: Annotated[
+        list[str] | None, typer.Option("--across", help="Column in which the two sides may differ, e.g. `tuned`.")
+    ] = None,
+    confidence: Annotated[
+        float, typer.Option("--confidence", help="Confidence of intervals, level of the tests.")
+    ] = 0.95,
+    format: Annotated[str, typer.Option("--format", help="terminal, markdown, latex or json.")] = "terminal",
+) -> None:
+    """What changed between two leaderboards; exit status 1 when a row is worse beyond the margin.
+
+    Example: `subnetbench compare results/before results/after --margin 0.01`
+    """
+    from subnetbench.harness.leaderboard import Leaderboard
+    from subnetbench.harness.leaderboard.compare import Settings
+    from subnetbench.harness.leaderboard.compare import compare as compare_boards
+    from subnetbench.harness.leaderboard.compare_formats import render
+
+    _check_folders([a, b])
+    settings = Settings(
+        metrics=metric,
+        where=where,
+        test=test,
+        confidence=confidence,
+        margin=margin,
+        across=across or (),  # type: ignore[arg-type]
+    )
+    differences = compare_boards(Leaderboard(a), Leaderboard(b), settings)
+    typer.echo(render(differences, format, width=_width()).rstrip("\n"))
+    if differences.exit_status:
+        raise typer.Exit(differences.exit_status)
+
+
+def merge(
+    folders: Annotated[list[Path], typer.Argument(help="Results folders.")],
+    out: Annotated[Path | None, typer.Option("--out", help="One file for all; nothing is removed then.")] = None,
+) -> None:
+    """Compact the record files of folders into one each; both stay readable throughout.
+
+    Example: `subnetbench merge results/big_sweep`
+    """
+    from subnetbench.harness.records.merge import merge as merge_records
+
+    _check_folders(folders)
+    for merged in merge_records(folders, out):
+        typer.echo(f"{merged.path}: {merged.records} records, {len(merged.removed)} files removed")
+        for skipped in merged.skipped:
+            typer.echo(f"left alone: {skipped.path}: {skipped.reason}", err=True)
+
+
+def print_board(folder: Path) -> None:
+    """The leaderboard of one results folder, as a run or sweep shows it at its end."""
+    from subnetbench.harness.leaderboard import Leaderboard
+    from subnetbench.harness.leaderboard.formats import render
+
+    typer.echo("\n" + render(Leaderboard(folder), width=_width()).rstrip("\n"))
+
+
+def _width() -> int:
+    import shutil
+
+    return shutil.get_terminal_size((120, 40)).columns
+
+
+def _check_folders(folders: Sequence[Path]) -> None:
     for folder in folders:
         if not folder.exists():
             raise UserError("there is no such folder", field="FOLDER", value=str(folder))
-    print_board(folders)
 
 
-def print_board(folders: Sequence[Path], *, runs: Collection[str] | None = None) -> None:
-    """Print the leaderboard of folders, or of some runs in them."""
-    from subnetbench.harness.records.read import read_records
-
-    print(read_records(list(folders)).table.num_rows)
+def add_commands(app: typer.Typer) -> None:
+    for command in (leaderboard, compare, merge):
+        app.command()(command)

@@ -150,7 +150,7 @@ def _launch(
         )
     from subnetbench.harness.cli.boards import print_board
 
-    print_board([results], runs={spec.run_id for spec in specs})
+    print_board(results)
     typer.echo(f"\nfiles: {results}")
     status = _report_endings(endings, results)
     if status:

@@ -1,4 +1,4 @@
-"""Commands that use trained runs and records: `evaluate`, `embed`, `export`, `leaderboard`, `check`."""
+"""Commands that use trained runs: `evaluate`, `embed`, `export`; and `check` for plug-ins."""
 
 from pathlib import Path
 from typing import Annotated
@@ -124,7 +124,5 @@ def check(
 
 
 def add_commands(app: typer.Typer) -> None:
-    from subnetbench.harness.cli.boards import leaderboard
-
-    for command in (leaderboard, evaluate, embed, export, check):
+    for command in (evaluate, embed, export, check):
         app.command()(command)

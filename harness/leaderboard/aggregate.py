@@ -221,7 +221,13 @@ def _rows(scores: pa.Table, run: np.ndarray, kept: np.ndarray, runs: Runs) -> tu
 
 
 def _cells(
-    row: np.ndarray, metric: np.ndarray, metrics: int, values: np.ndarray, run: np.ndarray, seed: np.ndarray, tally: Tally
+    row: np.ndarray,
+    metric: np.ndarray,
+    metrics: int,
+    values: np.ndarray,
+    run: np.ndarray,
+    seed: np.ndarray,
+    tally: Tally,
 ) -> Cells:
     key = row * metrics + metric
     order = np.lexsort((seed[run], key))

@@ -1,6 +1,6 @@
 """The leaderboard: a view over records, computed anew each time, never stored."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,7 @@ class Leaderboard:
         self.tally = Tally(len(records.runs))
         self.runs = choose_runs(records, self.tally, trials=trials)
         self.scored, names, self.cells = collect(records, self.runs, self.tally)
-        self.metrics: tuple[str, ...] = tuple(names)
+        self._metric_code = {names[code]: int(code) for code in np.unique(self.cells.metric)}
         self._config_texts = records.runs["config_json"].combine_chunks().dictionary
         self._configs: dict[int, dict[str, Any]] = {}
 
@@ -98,6 +98,11 @@ class Leaderboard:
         columns["group"] = group
         columns["place"] = np.concatenate([shown, np.full(len(bare), -1)]).astype(np.int64)
         return pd.DataFrame(columns)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """All metrics of which there is a figure."""
+        return tuple(self._metric_code)
 
     @property
     def default_metrics(self) -> list[str]:
@@ -127,8 +132,8 @@ class Leaderboard:
         `costs` looks for figures of the row's variant and of its run where it has none of its own.
         """
         cell_at = np.full(len(self.scored) + 1, -1)
-        if metric in self.metrics:
-            cells = np.flatnonzero(self.cells.metric == self.metrics.index(metric))
+        if metric in self._metric_code:
+            cells = np.flatnonzero(self.cells.metric == self._metric_code[metric])
             cell_at[self.cells.row[cells]] = cells
         place = rows["place"].to_numpy()
         found = cell_at[place]
@@ -139,7 +144,9 @@ class Leaderboard:
 
     def trivial(self, rows: pd.DataFrame, metric: str) -> np.ndarray:
         """For each of some `rows`, the best trivial baseline of its group and split, or NaN."""
-        baselines = pd.DataFrame({"group": self.scored.group, "split": self.scored.split, "place": range(len(self.scored))})
+        baselines = pd.DataFrame(
+            {"group": self.scored.group, "split": self.scored.split, "place": range(len(self.scored))}
+        )
         baselines = baselines[self.scored.trivial]
         cell = self.cell_of(baselines, metric, costs=False)
         baselines = baselines[cell >= 0]
@@ -151,6 +158,20 @@ class Leaderboard:
         """The value of each seed in a cell."""
         part = self.cells.part(cell)
         return dict(zip(self.cells.seeds[part].tolist(), self.cells.values[part].tolist(), strict=True))
+
+    def seed_matrix(self, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The seeds that occur in some cells, ascending, and their values (cells, seeds), NaN where one is missing."""
+        counts = self.cells.count[cells]
+        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        at = np.repeat(self.cells.start[cells], counts) + within
+        seeds, place = np.unique(self.cells.seeds[at], return_inverse=True)
+        matrix = np.full((len(cells), len(seeds)), np.nan)
+        matrix[np.repeat(np.arange(len(cells)), counts), place] = self.cells.values[at]
+        return seeds, matrix
+
+    def runs_of(self, cells: np.ndarray) -> list[tuple[str, ...]]:
+        """The ids of the runs that each cell stands on, in the order of their seeds."""
+        return [tuple(self.run_ids[self.cells.runs[self.cells.part(cell)]]) for cell in cells]
 
     def sources(self, cell: int) -> pd.DataFrame:
         """The records that a cell stands on: run_id, attempt, seed, value, file, record_id."""

@@ -1,36 +1,33 @@
 """What changed between two leaderboards: two commits, two machines, two tunings."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from subnetbench.harness import statistics
 from subnetbench.harness.errors import UserError
-from subnetbench.harness.leaderboard import configs
 from subnetbench.harness.leaderboard.board import Leaderboard, higher_is_better
 from subnetbench.harness.leaderboard.frames import View, view_of
+from subnetbench.harness.leaderboard.matching import ALLOWABLE, NAME, Side, match
 
-NAME = ("task", "dataset", "method", "network", "split", "variant", "gallery_variant")
-"""Rows of the two sides are the same thing when they agree in these and in their config."""
-FIXED = ("protocol", "data_digest", "schema_meaning")
-"""Rows that differ in these are never compared."""
-ALLOWABLE = ("budget", "preset", "tuned")
-"""Rows that differ in these are compared only when that is asked for."""
-
-Verdict = Literal["better", "worse", "worse beyond margin", "no difference found", "undecidable", "identical"]
+Verdict = Literal[
+    "better", "worse", "worse beyond margin", "changed", "no difference found", "undecidable", "identical"
+]
 
 
 @dataclass(frozen=True)
 class Settings:
     """How a comparison is made.
 
-    `test` is the test for rows with matching seeds; others get Welch's t test. `confidence` is that of the
-    intervals, and 1 - `confidence` the level of the whole family of tests, by Holm's correction. `margin` is how
-    much worse, in the unit of the metric, is still acceptable. `across` names columns out of `ALLOWABLE` in which
-    the two sides may differ. `splits` and `where` choose rows as in `View`.
+    `test` is the test of rows with at least two matching seeds; others get Welch's t test. `confidence` is that of
+    each interval, and 1 - `confidence` the level of the whole family of tests, by Holm's correction. `margin` is
+    how much worse, in the unit of the metric, is still acceptable. `across` names columns out of `ALLOWABLE` in
+    which the two sides may differ. `metrics`, `where` and `splits` choose as in `View`; without `metrics` the
+    primary metrics of both sides are compared.
     """
 
     metrics: Sequence[str] | None = None
@@ -41,22 +38,32 @@ class Settings:
     margin: float = 0.0
     across: Sequence[str] = ()
 
+    def __post_init__(self) -> None:
+        if strange := sorted(set(self.across) - set(ALLOWABLE)):
+            raise UserError("rows are never compared across it", field="across", value=strange[0], allowed=ALLOWABLE)
+        if self.test not in _PAIRED:
+            raise UserError("no such test", field="test", value=self.test, allowed=", ".join(_PAIRED))
+        if not self.margin >= 0:
+            raise UserError("must not be negative", field="margin", value=self.margin)
+        if not 0 < self.confidence < 1:
+            raise UserError("must lie between 0 and 1", field="confidence", value=self.confidence)
+
 
 @dataclass(frozen=True)
 class Differences:
     """The result of `compare`.
 
-    `rows` has one line for each compared row and metric: `NAME`, `config`, `metric`, `a`, `b` (means), `difference`
-    (b - a), `low`, `high`, `pairs` (seeds that match), `seeds_a`, `seeds_b`, `test`, `p`, `p_corrected`, `verdict`,
-    `detectable` (the least true difference that this many seeds find with 80 % power, at the observed spread),
-    `run_ids_a`, `run_ids_b`. `only_a` and `only_b` hold the rows that have no counterpart, with a `reason`.
+    `rows` has one line for each compared row and metric: the columns of `NAME`, `config`, `metric`, `a` and `b`
+    (means), `difference` (b - a) with its interval `low` and `high`, `seeds_a`, `seeds_b`, `pairs` (seeds that
+    match), `test`, `p`, `p_corrected`, `verdict`, `detectable` (the true difference that this many pairs find with
+    80 % power, at the observed spread and without correction), `run_ids_a`, `run_ids_b`. `only_a` and `only_b`
+    hold the rows without a counterpart and the `reason`.
     """
 
     rows: pd.DataFrame
     only_a: pd.DataFrame
     only_b: pd.DataFrame
     notes: list[str]
-    settings: Settings
 
     @property
     def exit_status(self) -> int:
@@ -65,116 +72,165 @@ class Differences:
 
 
 def compare(a: Leaderboard, b: Leaderboard, settings: Settings | None = None) -> Differences:
-    """Compare the rows of `b` with the same rows of `a`, metric by metric.
-
-    A row is matched by its config; where that changed and there is one candidate on either side, by its name
-    alone, and a note says what changed. Without `metrics`, the primary metrics of both sides are compared.
-    """
+    """Compare the rows of `b` with the same rows of `a`, metric by metric."""
     settings = settings or Settings()
-    if strange := sorted(set(settings.across) - set(ALLOWABLE)):
-        raise UserError("cannot be compared across", field="across", value=strange[0], allowed=", ".join(ALLOWABLE))
-    if settings.margin < 0:
-        raise UserError("must not be negative", field="margin", value=settings.margin)
-    metrics = list(settings.metrics) if settings.metrics is not None else _primary(a, b)
-    rows = [_rows(board, settings) for board in (a, b)]
-    matches, reasons, notes = _match(a, b, rows[0], rows[1], settings)
-    lines = [line for name in metrics for line in _compare_metric(a, b, rows[0], rows[1], matches, name, settings)]
-    frame = _judge(pd.DataFrame(lines, columns=list(_LINE)), settings)
-    matched = [{pair[side] for pair in matches} for side in (0, 1)]
-    only = [_only(part, matched[side], reasons[side]) for side, part in enumerate(rows)]
-    return Differences(frame, only[0], only[1], [*notes, *_how(frame, settings)], settings)
+    metrics = list(dict.fromkeys(settings.metrics or _primary(a, b)))
+    view = View(metrics, settings.where, settings.splits)
+    before, after = (Side(board, _scored(view_of(board, view)[0])) for board in (a, b))
+    matches = match(before, after, settings.across)
+    lines = [_lines(before, after, matches.a, matches.b, name, settings) for name in metrics]
+    rows = _judge(pd.concat(lines, ignore_index=True), settings)
+    notes = [*matches.notes, *_explain(rows, settings)]
+    return Differences(rows, matches.only_a, matches.only_b, notes)
 
 
 def _primary(a: Leaderboard, b: Leaderboard) -> list[str]:
-    names = [name for board in (a, b) for name in board.records.runs["primary_metric"].unique().to_pylist()]
-    return [name for name in dict.fromkeys(sorted(names)) if name in a.metrics and name in b.metrics]
+    names = {name for board in (a, b) for name in board.records.runs["primary_metric"].unique().to_pylist()}
+    common = sorted(name for name in names if name in a.metrics and name in b.metrics)
+    if not common:
+        raise UserError("the two leaderboards have no primary metric in common", field="metrics")
+    return common
 
 
-def _rows(board: Leaderboard, settings: Settings) -> pd.DataFrame:
-    rows, _ = view_of(board, View([], settings.where, settings.splits))
+def _scored(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[rows["split"] != ""].reset_index(drop=True)
 
 
-def _match(
-    a: Leaderboard, b: Leaderboard, rows_a: pd.DataFrame, rows_b: pd.DataFrame, settings: Settings
-) -> tuple[list[tuple[int, int]], list[dict[int, str]], list[str]]:
-    """Pairs of places in the two frames, for each side why a place has no partner, and notes."""
-    guards = [*FIXED, *(name for name in ALLOWABLE if name not in settings.across)]
-    pairs: list[tuple[int, int]] = []
-    notes: list[str] = []
-    for keys in ([*NAME, *guards, "config_hash"], [*NAME, *guards]):
-        taken = [{pair[side] for pair in pairs} for side in (0, 1)]
-        left_a = rows_a[~rows_a.index.isin(taken[0])].assign(at_a=lambda frame: frame.index)
-        left_b = rows_b[~rows_b.index.isin(taken[1])].assign(at_b=lambda frame: frame.index)
-        left_a, left_b = (frame[~frame.duplicated(keys, keep=False)] for frame in (left_a, left_b))
-        found = left_a[[*keys, "at_a"]].merge(left_b[[*keys, "at_b"]], on=keys)[["at_a", "at_b"]]
-        new = list(zip(found["at_a"].tolist(), found["at_b"].tolist(), strict=True))
-        if "config_hash" not in keys:
-            notes += _changed(a, b, rows_a, rows_b, new)
-        pairs += new
-    taken = [{pair[side] for pair in pairs} for side in (0, 1)]
-    reasons = [
-        _reasons(rows_a, rows_b, taken[0], guards),
-        _reasons(rows_b, rows_a, taken[1], guards),
-    ]
-    return sorted(pairs), reasons, notes
-
-
-def _changed(
-    a: Leaderboard, b: Leaderboard, rows_a: pd.DataFrame, rows_b: pd.DataFrame, pairs: list[tuple[int, int]]
-) -> list[str]:
-    """What changed in the config of rows that are matched by name."""
-    notes = {}
-    for at_a, at_b in pairs:
-        row = rows_a.iloc[at_a]
-        before, after = a.config(row["group"]), b.config(rows_b["group"].iloc[at_b])
-        paths = configs.differing([before, after])
-        changes = ", ".join(f"{path.removeprefix('config.')}: {before.get(path)} -> {after.get(path)}" for path in paths)
-        notes[f"{row['method']} on {row['dataset']} is compared although its config changed: {changes}."] = None
-    return list(notes)
-
-
-def _reasons(rows: pd.DataFrame, others: pd.DataFrame, taken: set[int], guards: list[str]) -> dict[int, str]:
-    """For each place without a partner, what its nearest namesakes on the other side differ in."""
-    namesakes = others.groupby(list(NAME)).indices
-    reasons = {}
-    for at in set(range(len(rows))) - taken:
-        row = rows.iloc[at]
-        candidates = namesakes.get(tuple(row[name] for name in NAME))
-        if candidates is None:
-            reasons[at] = "no such row on the other side"
-            continue
-        differing = [[name for name in guards if row[name] != others[name].iloc[i]] for i in candidates]
-        fewest = min(differing, key=len)
-        reasons[at] = f"differs in {', '.join(fewest)}" if fewest else "several configs, none of them the same"
-    return reasons
-
-
-def _compare_metric(
-    boards: tuple[Leaderboard, Leaderboard],
-    rows: Sequence[pd.DataFrame],
-    pairs: list[tuple[int, int]],
-    metric: str,
-    settings: Settings,
-) -> pd.DataFrame:
+def _lines(a: Side, b: Side, at_a: np.ndarray, at_b: np.ndarray, metric: str, settings: Settings) -> pd.DataFrame:
     """One line for each pair of rows that both have this metric."""
-    cells = [
-        board.cell_of(part, metric)[[pair[side] for pair in pairs] or np.zeros(0, np.int64)]
-        for side, (board, part) in enumerate(zip(boards, rows, strict=True))
-    ]
-    both = np.flatnonzero((cells[0] >= 0) & (cells[1] >= 0))
-    before, after = _aligned(boards, cells[0][both], cells[1][both])
-    lines = rows[0].iloc[[pairs[i][0] for i in both]][[*NAME, "config"]].reset_index(drop=True)
+    cell_a, cell_b = a.board.cell_of(a.rows, metric)[at_a], b.board.cell_of(b.rows, metric)[at_b]
+    both = (cell_a >= 0) & (cell_b >= 0)
+    cell_a, cell_b = cell_a[both], cell_b[both]
+    before, after = _aligned(a.board, cell_a, b.board, cell_b)
+    lines = a.rows.iloc[at_a[both]][[*NAME, "config"]].reset_index(drop=True)
     lines["metric"] = metric
-    for name, board, cell in zip("ab", boards, cells, strict=True):
-        lines[name] = board.cells.mean[cell[both]]
-        lines[f"seeds_{name}"] = board.cells.count[cell[both]]
-        lines[f"run_ids_{name}"] = [tuple(board.run_ids[board.cells.runs[board.cells.part(c)]]) for c in cell[both]]
-    differences = after - before
-    lines["pairs"] = np.count_nonzero(~np.isnan(differences), axis=1)
-    lines["identical"] = [_same(x, y) for x, y in zip(before, after, strict=True)]
-    lines["detectable"] = _detectable(differences, settings)
-    # Tests that are worse by more than the margin are those that are still worse with the margin taken off.
-    grace = settings.margin * (1 if higher_is_better(metric) is not False else -1)
-    tests = _tests(before, after, settings).merge(_tests(before, after + grace, settings), ...)
+    lines["a"], lines["b"] = a.board.cells.mean[cell_a], b.board.cells.mean[cell_b]
+    lines["difference"] = np.nan
+    for name in ("low", "high", "p", "smallest_p", "detectable", "shifted_p"):
+        lines[name] = np.nan
+    lines["test"] = ""
+    lines["seeds_a"], lines["seeds_b"] = a.board.cells.count[cell_a], b.board.cells.count[cell_b]
+    lines["pairs"] = np.count_nonzero(~np.isnan(after - before), axis=1)
+    lines["identical"] = ((before == after) | (np.isnan(before) & np.isnan(after))).all(axis=1)
+    better = higher_is_better(metric)
+    lines["sign"] = 0 if better is None else 1 if better else -1
+    grace = settings.margin * lines["sign"].to_numpy()
+    _test_paired(lines, before, after, grace, settings)
+    _test_unpaired(lines, before, after, grace, settings)
+    lines["run_ids_a"] = pd.Series(a.board.runs_of(cell_a), dtype=object)
+    lines["run_ids_b"] = pd.Series(b.board.runs_of(cell_b), dtype=object)
     return lines
+
+
+def _aligned(a: Leaderboard, cells_a: np.ndarray, b: Leaderboard, cells_b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Values of pairs of cells as two arrays (cells, seeds) with the same seeds in the same columns."""
+    (seeds_a, values_a), (seeds_b, values_b) = a.seed_matrix(cells_a), b.seed_matrix(cells_b)
+    seeds = np.union1d(seeds_a, seeds_b)
+    aligned = []
+    for own, values in ((seeds_a, values_a), (seeds_b, values_b)):
+        matrix = np.full((len(values), len(seeds)), np.nan)
+        matrix[:, np.searchsorted(seeds, own)] = values
+        aligned.append(matrix)
+    return aligned[0], aligned[1]
+
+
+_PAIRED = {"t": "paired t", "sign_flip": "sign flip", "wilcoxon": "Wilcoxon"}
+
+
+def _test_paired(
+    lines: pd.DataFrame, before: np.ndarray, after: np.ndarray, grace: np.ndarray, settings: Settings
+) -> None:
+    """Fill in the lines with at least two pairs."""
+    paired = np.flatnonzero(lines["pairs"] >= 2)
+    differences = (after - before)[paired]
+    tests = statistics.paired_t_rows(differences, settings.confidence)
+    shifted = statistics.paired_t_rows(differences + grace[paired, None], settings.confidence)
+    _fill(lines, paired, tests, shifted.p, "paired t")
+    spread = np.nanstd(differences, axis=1, ddof=1) if len(paired) else np.zeros(0)
+    level = 1 - settings.confidence
+    lines.loc[paired, "detectable"] = [
+        _effect(int(n), level) * std for n, std in zip(lines["pairs"].iloc[paired], spread, strict=True)
+    ]
+    if settings.test == "t":
+        return
+    test = statistics.sign_flip if settings.test == "sign_flip" else statistics.wilcoxon
+    for row, values in zip(paired, differences, strict=True):
+        known = values[~np.isnan(values)]
+        result = test(known, settings.confidence)
+        lines.loc[row, ["low", "high", "p", "smallest_p"]] = (
+            *(result.difference.low, result.difference.high, result.p, result.smallest_p),
+        )
+        lines.loc[row, "shifted_p"] = test(known + grace[row], settings.confidence).p
+        lines.loc[row, "test"] = result.test
+
+
+def _test_unpaired(
+    lines: pd.DataFrame, before: np.ndarray, after: np.ndarray, grace: np.ndarray, settings: Settings
+) -> None:
+    unpaired = np.flatnonzero(lines["pairs"] < 2)
+    tests = statistics.welch_t_rows(before[unpaired], after[unpaired], settings.confidence)
+    shifted = statistics.welch_t_rows(before[unpaired], after[unpaired] + grace[unpaired, None], settings.confidence)
+    _fill(lines, unpaired, tests, shifted.p, "Welch t")
+
+
+def _fill(lines: pd.DataFrame, at: np.ndarray, tests: statistics.TTests, shifted_p: np.ndarray, name: str) -> None:
+    lines.loc[at, "difference"] = tests.difference
+    lines.loc[at, "low"], lines.loc[at, "high"] = (
+        tests.difference - tests.half_width,
+        tests.difference + tests.half_width,
+    )
+    lines.loc[at, "p"], lines.loc[at, "shifted_p"] = tests.p, shifted_p
+    lines.loc[at, "smallest_p"] = np.where(np.isnan(tests.p), np.nan, 0.0)
+    lines.loc[at, "test"] = name
+
+
+@lru_cache(maxsize=256)
+def _effect(pairs: int, level: float) -> float:
+    return statistics.detectable_effect(pairs, level)
+
+
+def _judge(lines: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+    """Add `p_corrected` and `verdict`; what is identical needs no test and does not count as one."""
+    level = 1 - settings.confidence
+    tested = ~lines["identical"].to_numpy()
+    corrected = statistics.holm(np.where(tested, lines["p"], np.nan))
+    shifted = statistics.holm(np.where(tested, lines["shifted_p"], np.nan))
+    significant = corrected <= level
+    # What was left over when Holm's procedure stopped would have had to pass level / left.
+    left = int((tested & ~np.isnan(corrected) & ~significant).sum())
+    reachable = lines["smallest_p"].to_numpy() * max(left, 1) <= level
+    gain = lines["sign"].to_numpy() * lines["difference"].to_numpy()
+    beyond = significant & (shifted <= level) & (gain < -settings.margin)
+    choices: list[tuple[np.ndarray, Verdict]] = [
+        (~tested, "identical"),
+        (beyond, "worse beyond margin"),
+        (significant & (gain < 0), "worse"),
+        (significant & (gain > 0), "better"),
+        (significant, "changed"),
+        (reachable, "no difference found"),
+    ]
+    verdict = np.select(
+        [c for c, _ in choices], [np.array(v, object) for _, v in choices], np.array("undecidable", object)
+    )
+    lines = lines.assign(p_corrected=corrected, verdict=verdict)
+    return lines.drop(columns=["identical", "sign", "shifted_p", "smallest_p"])
+
+
+def _explain(rows: pd.DataFrame, settings: Settings) -> Iterator[str]:
+    tested = int(rows["p_corrected"].notna().sum())
+    percent = f"{100 * settings.confidence:g} %"
+    tests = ", ".join(sorted(set(rows["test"]) - {""})) or "none"
+    yield (
+        f"Differences are b - a. Tests: {tests}, paired by seed where at least two seeds match; p is corrected by Holm "
+        f"over {tested} comparisons. Intervals are at {percent} over seeds, not over test items, and not corrected."
+    )
+    undecidable = rows[rows["verdict"] == "undecidable"]
+    for seeds, count in undecidable.groupby(undecidable[["seeds_a", "seeds_b"]].min(axis=1)).size().items():
+        plural = "s" if seeds != 1 else ""
+        yield f"{count:,} undecidable with {seeds} seed{plural}: no values at all could have been significant."
+    found = rows["detectable"].to_numpy()[(rows["verdict"] == "no difference found").to_numpy()]
+    if np.isfinite(found).any():
+        yield (
+            "Where no difference was found, the seeds would have found, with 80 % power and before correction, a true "
+            f"difference of {np.nanmedian(found):.2g} (median over rows; column `detectable`)."
+        )

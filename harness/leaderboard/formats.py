@@ -8,6 +8,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -18,7 +19,7 @@ from subnetbench.harness.errors import UserError, unknown
 from subnetbench.harness.leaderboard.frames import View, tidy, view_of
 from subnetbench.harness.leaderboard.notes import notes
 from subnetbench.harness.leaderboard.published import Figure
-from subnetbench.harness.leaderboard.tables import Document, document
+from subnetbench.harness.leaderboard.tables import Document, Table, document
 
 if TYPE_CHECKING:
     from subnetbench.harness.leaderboard.board import Leaderboard
@@ -42,7 +43,7 @@ def render(
     """
     view = view or View()
     if format == "csv":
-        return _csv(tidy(board, view))
+        return tidy_csv(tidy(board, view))
     if format == "json":
         return _json(board, view)
     writers: dict[str, Callable[[Document], str]] = {
@@ -55,9 +56,7 @@ def render(
     return writers[format](document(board, view, published))
 
 
-def write(
-    board: "Leaderboard", path: Path | str, view: View | None = None, published: Sequence[Figure] = ()
-) -> None:
+def write(board: "Leaderboard", path: Path | str, view: View | None = None, published: Sequence[Figure] = ()) -> None:
     """Write the leaderboard to a file in the format that its suffix names: .parquet, .csv, .json, .md, .tex, .txt."""
     from subnetbench.harness.records.record import publish, publish_table
 
@@ -80,23 +79,52 @@ def clean(text: str) -> str:
 
 
 def terminal(content: Document, width: int = 120) -> str:
+    """Tables that fit `width`: where a table is wider, its figures go on below, beside the same names."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    console = Console(file=StringIO(), width=width, highlight=False, color_system=None)
+    printed = StringIO()
+    console = Console(file=printed, width=width, highlight=False, color_system=None)
     for table in content.tables:
-        grid = RichTable(title=Text(clean(table.title)), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-        for header, numeric in zip(table.headers, table.numeric, strict=True):
-            words = Text(header.replace("_", " ") if numeric else header)
-            grid.add_column(words, justify="right" if numeric else "left", overflow="fold", no_wrap=numeric)
-        for line in table.cells:
-            grid.add_row(*(Text(clean(cell)) for cell in line))
-        console.print(grid)
+        console.print(Text(clean(table.title)))
+        for columns in _pieces(table, width):
+            grid = RichTable(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+            for i in columns:
+                header = Text(clean(table.headers[i]).replace("_", "\n" if table.numeric[i] else "_"))
+                if table.numeric[i]:
+                    grid.add_column(header, justify="right", no_wrap=True)
+                else:
+                    grid.add_column(header, overflow="fold", max_width=_WIDEST_NAME)
+            for line in table.cells:
+                grid.add_row(*(Text(clean(line[i])) for i in columns))
+            console.print(grid)
     for note in content.notes:
         console.print(Text(clean(note)))
-    return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
+    return printed.getvalue()
+
+
+_WIDEST_NAME = 40
+
+
+def _pieces(table: Table, width: int) -> list[list[int]]:
+    """The columns of each part of a table: the rank and all names, and as many figures as fit beside them."""
+    lengths = [
+        max([max(map(len, header.split("_") if numeric else [header])), *(len(line[i]) for line in table.cells)])
+        for i, (header, numeric) in enumerate(zip(table.headers, table.numeric, strict=True))
+    ]
+    names = [i for i, header in enumerate(table.headers) if not table.numeric[i] or header == "rank"]
+    taken = sum(min(lengths[i], _WIDEST_NAME) + 3 for i in names)
+    pieces: list[list[int]] = [[]]
+    room = width - taken
+    for i in sorted(set(range(len(lengths))) - set(names)):
+        if lengths[i] + 3 > room and pieces[-1]:
+            pieces.append([])
+            room = width - taken
+        pieces[-1].append(i)
+        room -= lengths[i] + 3
+    return [sorted([*names, *piece]) for piece in pieces]
 
 
 def markdown(content: Document) -> str:
@@ -144,8 +172,16 @@ def _latex_rows(lines: Sequence[Sequence[str]]) -> list[str]:
 
 _LATEX = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
-    **{"\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "<": "\\textless{}"},
-    **{">": "\\textgreater{}", "±": "$\\pm$", "–": "--", "·": "$\\cdot$", "✓": "$\\checkmark$", "✗": "$\\times$"},
+    "\\": "\\textbackslash{}",
+    "~": "\\textasciitilde{}",
+    "^": "\\textasciicircum{}",
+    "<": "\\textless{}",
+    ">": "\\textgreater{}",
+    "±": "$\\pm$",
+    "–": "--",
+    "·": "$\\cdot$",
+    "✓": "$\\checkmark$",
+    "✗": "$\\times$",
 }
 
 
@@ -153,10 +189,11 @@ def _escape_latex(text: str) -> str:
     return "".join(_LATEX.get(character, character) for character in clean(text))
 
 
-def _csv(frame: pd.DataFrame) -> str:
-    frame = frame.assign(run_ids=[" ".join(ids) for ids in frame["run_ids"]])
-    for name in frame.columns[frame.dtypes == object]:
-        frame[name] = [_no_formula(clean(text)) for text in frame[name]]
+def tidy_csv(frame: pd.DataFrame) -> str:
+    """A frame as CSV; tuples of run ids become words."""
+    for name in frame.select_dtypes(exclude=["number", "bool"]).columns:
+        texts = [" ".join(value) if isinstance(value, tuple) else value for value in frame[name]]
+        frame = frame.assign(**{name: [_no_formula(clean(text)) for text in texts]})
     return str(frame.to_csv(index=False))
 
 
@@ -165,12 +202,20 @@ def _no_formula(text: str) -> str:
     return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
 
 
-def _json(board: "Leaderboard", view: View) -> str:
-    rows, _ = view_of(board, View([], view.where, view.splits, view.sort, view.within))
-    records = [
-        {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in line.items()}
-        for line in tidy(board, view).to_dict("records")
+def plain_records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The lines of a frame for JSON, which has no NaN and no infinity."""
+    return [
+        {str(name): None if isinstance(value, float) and not math.isfinite(value) else value for name, value in line.items()}
+        for line in frame.to_dict("records")
     ]
-    failures = board.failures().to_dict("records")
-    content = {"confidence": board.confidence, "cells": records, "notes": notes(board, rows), "failures": failures}
+
+
+def _json(board: "Leaderboard", view: View) -> str:
+    rows, _ = view_of(board, replace(view, metrics=[]))
+    content = {
+        "confidence": board.confidence,
+        "cells": plain_records(tidy(board, view)),
+        "notes": notes(board, rows),
+        "failures": plain_records(board.failures()),
+    }
     return json.dumps(content, indent=1, default=str) + "\n"

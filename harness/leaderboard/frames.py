@@ -83,7 +83,7 @@ def tidy(board: "Leaderboard", view: View) -> pd.DataFrame:
             rank=of_metric.rank[has],
             trivial=of_metric.trivial[has],
             clears_trivial=of_metric.clears_trivial()[has],
-            run_ids=_run_ids(board, of_metric.cell[has]),
+            run_ids=pd.Series(board.runs_of(of_metric.cell[has]), part.index, object),
         )
         parts.append(part.assign(_row=has))
     if not parts:
@@ -207,23 +207,6 @@ def _ranks(board: "Leaderboard", cell: np.ndarray, metric: str, contest: np.ndar
     has = np.flatnonzero(cell >= 0)
     for members in pd.Series(has).groupby(contest[has]).indices.values():
         chosen = has[members]
-        ranks[chosen] = rank_with_ties(
-            _seed_matrix(board, cell[chosen]), higher_is_better=better, confidence=board.confidence
-        )
+        _, scores = board.seed_matrix(cell[chosen])
+        ranks[chosen] = rank_with_ties(scores, higher_is_better=better, confidence=board.confidence)
     return ranks
-
-
-def _seed_matrix(board: "Leaderboard", cells: np.ndarray) -> np.ndarray:
-    """The values of some cells, (cells, seeds that occur in any of them), NaN where a seed is missing."""
-    counts = board.cells.count[cells]
-    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    at = np.repeat(board.cells.start[cells], counts) + within
-    seeds, place = np.unique(board.cells.seeds[at], return_inverse=True)
-    matrix = np.full((len(cells), len(seeds)), np.nan)
-    matrix[np.repeat(np.arange(len(cells)), counts), place] = board.cells.values[at]
-    return matrix
-
-
-def _run_ids(board: "Leaderboard", cells: np.ndarray) -> list[tuple[str, ...]]:
-    names = board.run_ids
-    return [tuple(names[board.cells.runs[board.cells.part(cell)]]) for cell in cells]

@@ -22,7 +22,13 @@ _SHOWN = 4
 
 def notes(board: "Leaderboard", rows: pd.DataFrame) -> list[str]:
     """One sentence each, for the rows that are shown."""
-    return [*_left_out(board), *_counted(board), *_kept_apart(board, rows), *_together(board, rows), *_method(board, rows)]
+    return [
+        *_left_out(board),
+        *_counted(board),
+        *_kept_apart(board, rows),
+        *_together(board, rows),
+        *_method(board, rows),
+    ]
 
 
 def _left_out(board: "Leaderboard") -> Iterator[str]:
@@ -73,7 +79,11 @@ def _together(board: "Leaderboard", rows: pd.DataFrame) -> Iterator[str]:
     from subnetbench.harness.leaderboard.board import CONTEST
 
     for key, members in rows[rows["split"] != ""].groupby(list(CONTEST), sort=True):
-        mixed = [f"{_WORDS.get(n, n)} ({_list(members[n])})" for n in ("budget", "preset", "tuned") if members[n].nunique() > 1]
+        mixed = [
+            f"{_WORDS.get(n, n)} ({_list(members[n])})"
+            for n in ("budget", "preset", "tuned")
+            if members[n].nunique() > 1
+        ]
         if mixed:
             yield f"On {key[1]}, rows are ranked together although these differ: {'; '.join(mixed)}."
 

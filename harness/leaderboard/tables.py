@@ -1,7 +1,7 @@
 """Tables for people: one for each contest, with the columns that say something, and figures as text."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -43,20 +43,19 @@ def document(board: "Leaderboard", view: View, published: Sequence[Figure] = ())
     from subnetbench.harness.leaderboard.board import CONTEST
 
     if view.metrics is None:
-        view = View(board.default_metrics, view.where, view.splits, view.sort, view.within)
+        view = replace(view, metrics=board.default_metrics)
     rows, figures = view_of(board, view)
-    tables = []
     scored = np.flatnonzero((rows["split"] != "").to_numpy())
     names = rows[list(CONTEST)].iloc[scored]
-    for places in names.groupby(list(CONTEST), sort=False).indices.values():
-        tables.append(_contest(rows, figures, scored[places], view.within))
+    contests = names.groupby(list(CONTEST), sort=False).indices.values()
+    tables = [_contest(rows, figures, scored[places]) for places in contests]
     lines = beside(board, rows, [figure.metric for figure in figures], published)
     if len(lines):
         tables.append(_published(lines))
     return Document(tables, [*notes(board, rows), *_failures(board)])
 
 
-def _contest(rows: pd.DataFrame, figures: list[Figures], places: np.ndarray, within: Sequence[str]) -> Table:
+def _contest(rows: pd.DataFrame, figures: list[Figures], places: np.ndarray) -> Table:
     part = rows.iloc[places]
     one = part.iloc[0]
     shown = [name for name in _DESCRIBED if part[name].nunique() > 1 and name != "schema_meaning"]
@@ -71,13 +70,13 @@ def _contest(rows: pd.DataFrame, figures: list[Figures], places: np.ndarray, wit
         columns.append(("rank", True, _ranks(lead, places)))
     columns.append(("method", False, list(part["method"])))
     columns += [(_HEADERS.get(name, name), False, [str(value) for value in part[name]]) for name in shown]
+    columns.append(("seeds", True, [str(value) for value in part["seeds"]]))
+    columns += [(status, True, list(map(str, part[status]))) for status in UNFINISHED if part[status].any()]
     for figure in own:
         columns.append((figure.metric, True, [_figure(figure, at, rows["seeds"].iloc[at]) for at in places]))
         if figure is lead and not np.isnan(figure.trivial[places]).all():
             columns.append(("trivial", True, _trivial(figure, places)))
-    columns.append(("seeds", True, [str(value) for value in part["seeds"]]))
-    columns += [(status, True, list(map(str, part[status]))) for status in UNFINISHED if part[status].any()]
-    return _table(" · ".join(str(word) for word in title if word), columns)
+    return table_of(" · ".join(str(word) for word in title if word), columns)
 
 
 def _published(lines: pd.DataFrame) -> Table:
@@ -98,10 +97,11 @@ def _published(lines: pd.DataFrame) -> Table:
         ("as", False, list(lines["label"])),
         ("source", False, list(lines["source"])),
     ]
-    return _table("Published figures", columns)
+    return table_of("Published figures", columns)
 
 
-def _table(title: str, columns: list[tuple[str, bool, list[str]]]) -> Table:
+def table_of(title: str, columns: Sequence[tuple[str, bool, list[str]]]) -> Table:
+    """A table of columns, each a header, whether it is numeric, and its cells."""
     cells = [list(line) for line in zip(*(column for _, _, column in columns), strict=True)]
     return Table(title, [name for name, _, _ in columns], [numeric for _, numeric, _ in columns], cells)
 
@@ -127,18 +127,17 @@ def _trivial(figure: Figures, places: np.ndarray) -> list[str]:
 
 
 def number(value: float, half_width: float = 0.0) -> str:
-    """A figure with its interval: `0.8123 ± 0.0041`, `4.30 M`, `12.3 ± 0.5`; no interval where it is 0 or NaN."""
+    """A figure with its interval: `0.8123 ± 0.0041`, `4.30 M`, `12.30 ± 0.52`; no interval where it is 0 or NaN."""
     if np.isnan(value):
         return "–"
-    for factor, suffix in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if abs(value) >= 10 * factor or (abs(value) >= factor and factor > 1e3):
-            break
-    else:
-        factor, suffix = 1.0, ""
+    factor, suffix = next((scale[1:] for scale in _SCALES if abs(value) >= scale[0]), (1.0, ""))
     scaled, half = value / factor, half_width / factor
-    decimals = 4 if abs(value) < 10 else 2
-    text = f"{scaled:.0f}" if factor == 1 and abs(value) >= 10 and float(value).is_integer() else f"{scaled:.{decimals}f}"
-    return f"{text}{suffix}" if not half > 0 else f"{scaled:.{decimals}f} ± {half:.{decimals}f}{suffix}"
+    decimals = 4 if abs(value) < 10 else 0 if float(value).is_integer() and not suffix and not half > 0 else 2
+    interval = f" ± {half:.{decimals}f}" if half > 0 else ""
+    return f"{scaled:.{decimals}f}{interval}{suffix}"
+
+
+_SCALES = ((1e12, 1e12, " T"), (1e9, 1e9, " G"), (1e6, 1e6, " M"), (1e4, 1e3, " k"))
 
 
 def _failures(board: "Leaderboard") -> list[str]:

@@ -7,27 +7,21 @@ the reason in `RecordSet.skipped`.
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from subnetbench.harness.errors import UserError
 from subnetbench.harness.records import schema as schema_module
+from subnetbench.harness.records.check import Wanted, conform, fault_of, wanted_columns
 from subnetbench.harness.records.record import MERGED_PREFIX, RECORDS_FOLDER
-from subnetbench.harness.records.schema import STATUSES, Column
 
 MAX_FILE_BYTES = 2**30
 MAX_ROWS = 50_000_000
 MAX_UNCOMPRESSED_BYTES = 2**32
-MAX_TEXT_BYTES = 2**20
-"""Longest text of a `*_json` column; other texts may have `MAX_NAME_BYTES`."""
-MAX_NAME_BYTES = 4096
-
-_ENCODED = pa.dictionary(pa.int32(), schema_module.TEXT)
 _PLAIN_BYTES = 2**27  # decode strings row by row only if that can never need more memory than this
 _THREADS = 2
 _LISTINGS = 8  # a merge may replace the files that were listed; it is over long before this many listings
@@ -90,7 +84,7 @@ def read_records(paths: Path | str | Iterable[Path | str], columns: Sequence[str
     twice. Raises `UserError` for a path that does not exist.
     """
     roots = [paths] if isinstance(paths, Path | str) else list(paths)
-    wanted = _wanted_columns(columns)
+    wanted = wanted_columns(columns)
     files = record_files(roots)
     for _ in range(_LISTINGS):
         listed, outcomes = files, _read_all(files, wanted)
@@ -103,22 +97,6 @@ def read_records(paths: Path | str | Iterable[Path | str], columns: Sequence[str
 
 
 @dataclass(frozen=True)
-class _Wanted:
-    """The columns to read; what follows from them is worked out once, not for each of thousands of files."""
-
-    columns: tuple[Column, ...]
-
-    def __post_init__(self) -> None:
-        fields = [pa.field(c.name, c.type, nullable=c.nullable) for c in self.columns]
-        object.__setattr__(self, "schema", pa.schema(fields))
-
-    schema: pa.Schema = field(init=False)
-
-    def names(self, *, of_score: bool) -> list[str]:
-        return [column.name for column in self.columns if column.of_score == of_score]
-
-
-@dataclass(frozen=True)
 class _Part:
     """The rows of one file, the first row of each of its records, and the record of each row."""
 
@@ -128,15 +106,6 @@ class _Part:
 
 
 _Outcome = _Part | str
-
-
-def _wanted_columns(columns: Sequence[str] | None) -> _Wanted:
-    always = {"record_id", "run_id", "attempt", "status", "schema_version", "schema_meaning", "seed"}
-    known = set(schema_module.run_columns())
-    names = known if columns is None else {*columns, *always}
-    if strange := sorted(names - known):
-        raise UserError("no such column of a record", field="columns", value=strange[0])
-    return _Wanted(tuple(c for c in schema_module.COLUMNS if c.of_score or c.name in names))
 
 
 def _files_below(folder: Path) -> list[Path]:
@@ -157,7 +126,7 @@ def _parquet_files(folder: Path) -> list[Path]:
         ]
 
 
-def _read_all(files: Sequence[Path], wanted: _Wanted) -> list[_Outcome]:
+def _read_all(files: Sequence[Path], wanted: Wanted) -> list[_Outcome]:
     """The outcome for each file, in order. Threads take interleaved shares: one task a file costs more than it."""
     if len(files) < 2 * _THREADS:
         return [_read_file(file, wanted) for file in files]
@@ -169,7 +138,7 @@ def _read_all(files: Sequence[Path], wanted: _Wanted) -> list[_Outcome]:
     return outcomes
 
 
-def _read_file(path: Path, wanted: _Wanted) -> _Outcome:
+def _read_file(path: Path, wanted: Wanted) -> _Outcome:
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             return f"larger than {MAX_FILE_BYTES:,} bytes"
@@ -182,7 +151,7 @@ def _read_file(path: Path, wanted: _Wanted) -> _Outcome:
         return f"not a readable parquet file: {type(error).__name__}: {str(error).splitlines()[0][:200]}"
 
 
-def _decode(content: bytes, wanted: _Wanted) -> _Part | str:
+def _decode(content: bytes, wanted: Wanted) -> _Part | str:
     file = pq.ParquetFile(pa.BufferReader(content))
     footer = file.metadata  # its `schema` is not asked for: that makes a cycle, which the collector has to undo
     size = sum(footer.row_group(i).total_byte_size for i in range(footer.num_row_groups))
@@ -193,47 +162,10 @@ def _decode(content: bytes, wanted: _Wanted) -> _Part | str:
     if footer.num_rows * size > _PLAIN_BYTES:
         strings = [column.name for column in wanted.columns if column.type == schema_module.TEXT]
         file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=strings)
-    # Columns that are not there are left out of the table without an error; `_conform` sees to them.
+    # Columns that are not there are left out of the table without an error; `conform` sees to them.
     table = file.read(columns=wanted.schema.names, use_threads=footer.num_rows > 100_000)
-    table = _conform(table, wanted)
+    table = conform(table, wanted)
     return table if isinstance(table, str) else _split(table)
-
-
-def _conform(table: pa.Table, wanted: _Wanted) -> pa.Table | str:
-    """The wanted columns in order and with their types (strings may stay dictionary-encoded), or what is wrong."""
-    if table.schema.equals(wanted.schema):
-        return table
-    if "schema_version" not in table.column_names:
-        return "not a record: it has no column 'schema_version'"
-    version = pc.min(table["schema_version"]).as_py()
-    if type(version) is not int:
-        return "its schema_version is not a number"
-    arrays = []
-    for column in wanted.columns:
-        if column.name in table.column_names:
-            array = table[column.name]
-            if _kind(array.type) != _kind(column.type):
-                return f"column {column.name!r} has type {array.type}, not {column.type}"
-            arrays.append(array.cast(_ENCODED if pa.types.is_dictionary(array.type) else column.type))
-        elif column.since > version:
-            arrays.append(pa.repeat(pa.scalar(column.default, column.type), len(table)))
-        else:
-            return f"it has no column {column.name!r}"
-    return pa.table(arrays, names=[column.name for column in wanted.columns])
-
-
-def _kind(kind: pa.DataType) -> str:
-    if pa.types.is_dictionary(kind):
-        return _kind(kind.value_type)
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        return "text"
-    if pa.types.is_integer(kind):
-        return "integer"
-    if pa.types.is_floating(kind):
-        return "number"
-    if pa.types.is_timestamp(kind):
-        return f"time in {kind.tz}"
-    return str(kind)
 
 
 def _split(table: pa.Table) -> _Part | str:
@@ -252,12 +184,12 @@ def _split(table: pa.Table) -> _Part | str:
     return _Part(table, table.take(first_row[used]), (np.cumsum(used) - 1)[codes])
 
 
-def _assemble(files: Sequence[Path], outcomes: Sequence[_Outcome], wanted: _Wanted) -> RecordSet:
+def _assemble(files: Sequence[Path], outcomes: Sequence[_Outcome], wanted: Wanted) -> RecordSet:
     skipped = [Skipped(file, o) for file, o in zip(files, outcomes, strict=True) if isinstance(o, str)]
     parts = [(file, o) for file, o in zip(files, outcomes, strict=True) if isinstance(o, _Part)]
     runs, scores = _concatenate(parts, wanted)
-    if _fault(runs) or _fault(scores):
-        faults = [_fault(part.rows) for _, part in parts]
+    if fault_of(runs) or fault_of(scores):
+        faults = [fault_of(part.rows) for _, part in parts]
         skipped += [Skipped(file, fault) for (file, _), fault in zip(parts, faults, strict=True) if fault]
         parts = [part for part, fault in zip(parts, faults, strict=True) if not fault]
         runs, scores = _concatenate(parts, wanted)
@@ -266,7 +198,7 @@ def _assemble(files: Sequence[Path], outcomes: Sequence[_Outcome], wanted: _Want
     return RecordSet(runs, scores, tuple(skipped), tuple(file for file, _ in parts), duplicates)
 
 
-def _concatenate(parts: Sequence[tuple[Path, _Part]], wanted: _Wanted) -> tuple[pa.Table, pa.Table]:
+def _concatenate(parts: Sequence[tuple[Path, _Part]], wanted: Wanted) -> tuple[pa.Table, pa.Table]:
     runs = _stack([part.heads for _, part in parts], wanted, of_score=False)
     scores = _stack([part.rows for _, part in parts], wanted, of_score=True)
     lengths = [len(part.heads) for _, part in parts]
@@ -279,7 +211,7 @@ def _concatenate(parts: Sequence[tuple[Path, _Part]], wanted: _Wanted) -> tuple[
     return runs, scores.add_column(0, "run", pa.array(run.astype(np.int32)))
 
 
-def _stack(tables: Sequence[pa.Table], wanted: _Wanted, *, of_score: bool) -> pa.Table:
+def _stack(tables: Sequence[pa.Table], wanted: Wanted, *, of_score: bool) -> pa.Table:
     """One table of single chunks, its strings dictionary-encoded: the score columns, or all others."""
     plain: list[pa.Table] = [wanted.schema.empty_table()]
     others: list[pa.Table] = []
@@ -294,40 +226,6 @@ def _stack(tables: Sequence[pa.Table], wanted: _Wanted, *, of_score: bool) -> pa
 def _encode_strings(table: pa.Table) -> pa.Table:
     arrays = [a.dictionary_encode() if a.type == schema_module.TEXT else a for a in table.columns]
     return pa.table(arrays, names=table.column_names)
-
-
-def _fault(table: pa.Table) -> str | None:
-    """What makes this table's content unusable, or None."""
-    for column in schema_module.COLUMNS:
-        if column.name not in table.column_names:
-            continue
-        array = table[column.name]
-        if array.null_count and not column.nullable:
-            return f"column {column.name!r} is null in some rows"
-        if column.type == schema_module.TEXT and (fault := _text_fault(column.name, array)):
-            return fault
-    if "status" in table.column_names:
-        statuses = pc.unique(table["status"]).cast(schema_module.TEXT).to_pylist()
-        if strange := sorted(set(statuses) - set(STATUSES)):
-            return f"status {strange[0]!r} is none of {', '.join(STATUSES)}"
-        meaning = pc.max(table["schema_meaning"]).as_py()
-        if meaning is not None and meaning > schema_module.SCHEMA_MEANING:
-            return f"written by a newer version of subnetbench (schema meaning {meaning})"
-    return None
-
-
-def _text_fault(name: str, array: pa.ChunkedArray) -> str | None:
-    limit = MAX_TEXT_BYTES if name.endswith("_json") else MAX_NAME_BYTES
-    for chunk in array.chunks:
-        texts = chunk.dictionary if pa.types.is_dictionary(chunk.type) else chunk
-        longest = pc.max(pc.binary_length(texts)).as_py()
-        if longest is not None and longest > limit:
-            return f"column {name!r} holds a text of {longest:,} bytes (allowed: {limit:,})"
-        try:
-            texts.validate(full=True)
-        except pa.ArrowInvalid:
-            return f"column {name!r} holds text that is not UTF-8"
-    return None
 
 
 def _once(runs: pa.Table, scores: pa.Table) -> tuple[pa.Table, pa.Table, int]:

@@ -164,7 +164,7 @@ def _select(values: np.ndarray, ranks: Sequence[int]) -> np.ndarray:
         np.abs(piece, out=magnitude)
         for i, (low, high) in enumerate(intervals):
             np.less(magnitude, low, out=under)
-            below[i] += np.count_nonzero(under)
+            below[i] += int(np.count_nonzero(under))
             np.less_equal(magnitude, high, out=within)
             inside[i].append(magnitude[np.flatnonzero(np.greater(within, under, out=within))])
     chosen = np.empty(len(ranks), values.dtype)

@@ -1,5 +1,6 @@
 """The base of methods that train an embedding network for retrieval: config, views and optimizer that they share."""
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
@@ -9,18 +10,20 @@ from torch import Tensor, nn
 
 from subnetbench.harness.config import LogUniform, MethodConfig, operating_point
 from subnetbench.harness.context import Context
-from subnetbench.harness.data import Preprocessing, normalise
+from subnetbench.harness.data import Preprocessing
 from subnetbench.harness.method import Optimization, Stage, TrainableMethod, Variant
-from subnetbench.methods.parts.augmentation import crop_flip, crop_flip_parameters
 from subnetbench.methods.parts.embedding_network import EmbeddingNetwork, embedding_network
 from subnetbench.methods.parts.schedules import make_schedule
+from subnetbench.methods.parts.views import CROPS_AND_FLIPS, ViewOptions, coupled_views, draw_views
 
 
 class EmbeddingConfig(MethodConfig):
     """What every method that trains one embedding network can be told."""
 
     network: Annotated[
-        str, Field(description="backbone: cifar_resnet20, or any torchvision or timm network"), operating_point
+        str,
+        Field(description="backbone: cifar_resnet20, cnn32-64-64, or any torchvision or timm network"),
+        operating_point,
     ] = "cifar_resnet8"
     pretrained: Annotated[bool, Field(description="start from the published weights of the backbone")] = False
     image_size: Annotated[
@@ -31,7 +34,12 @@ class EmbeddingConfig(MethodConfig):
     freeze_batch_statistics: Annotated[
         bool, Field(description="keep the running statistics of batch norm (for pretrained backbones)")
     ] = False
-    augment: Annotated[bool, Field(description="random crops and horizontal flips")] = True
+    augment: Annotated[
+        Literal["none", "crop", "crop_colour"],
+        Field(description="random resized crops and flips; crop_colour: and jittered colours"),
+    ] = "crop"
+    crop_area: Annotated[float, Field(gt=0, le=1, description="smallest share of the image in a random crop")] = 0.08
+    flip: Annotated[float, Field(ge=0, le=1, description="chance of a horizontal flip")] = 0.5
     optimizer: Annotated[Literal["adamw", "adam", "sgd"], Field(description="optimizer")] = "adamw"
     lr: Annotated[float, Field(gt=0, description="peak learning rate"), LogUniform(1e-5, 1e-2)] = 1e-3
     weight_decay: Annotated[float, Field(ge=0, description="weight decay"), LogUniform(1e-7, 1e-2)] = 1e-4
@@ -66,14 +74,23 @@ class EmbeddingMethod(TrainableMethod[ConfigT]):
         return Preprocessing(size=self.config.image_size or data.image_size or 224, mean=data.mean, std=data.std)
 
     def augment(self, indices: np.ndarray, stage: Stage, epoch: int, context: Context) -> Tensor:
-        preprocessing = self.preprocessing(context)
-        images = preprocessing.resized(context.data.train.images, indices, context.device)
-        if self.config.augment:
-            padding = preprocessing.size // 8
-            # A sample may be several times in a batch: each place gets a view of its own.
-            offsets, flips = crop_flip_parameters(context.seed, stage.name, epoch, places(indices), padding)
-            images = crop_flip(images, offsets, flips, padding)
-        return normalise(images, preprocessing.mean, preprocessing.std)
+        preprocessing, images = self.preprocessing(context), context.data.train.images
+        options = self.view_options()
+        if options is None:
+            return preprocessing(images, indices, context.device)
+        # A sample may be several times in a batch: each place gets a view of its own.
+        draws = draw_views(options, places(indices), 1, len(images), seed=context.seed, counters=(stage.name, epoch))
+        return coupled_views(images, indices, draws, {"view": preprocessing}, context.device)["view"].squeeze(1)
+
+    def view_options(self) -> ViewOptions | None:
+        """How training images are augmented; None: not at all."""
+        config = self.config
+        if config.augment == "none":
+            return None
+        area = {"area": (config.crop_area, 1.0), "flip": config.flip}
+        return (
+            ViewOptions(mixup_alpha=0, **area) if config.augment == "crop_colour" else replace(CROPS_AND_FLIPS, **area)
+        )
 
     def optimizers(self, modules: nn.ModuleDict, stage: Stage, context: Context) -> dict[str, Optimization]:
         config = self.config

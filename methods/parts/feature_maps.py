@@ -1,11 +1,13 @@
 """Backbones that end in a feature map: torchvision and timm models without their heads, and small networks.
 
 Names are tried in this order: `cifar_resnetN` and `cifar_resnetNxW` (the residual networks for 32 pixel images of
-depth N = 6 n + 2, W times as wide), torchvision's names, timm's names. `timm/NAME` means timm's model.
+depth N = 6 n + 2, W times as wide), `cnn32-64-64` (a convolution of stride 2 for each width), torchvision's names,
+timm's names. `timm/NAME` means timm's model.
 """
 
 import re
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +48,10 @@ def feature_map_backbone(
             if pretrained:
                 raise UserError("there are no pretrained weights", field="architecture", value=architecture)
             module: nn.Module = _cifar_resnet(architecture, channels)
+        elif re.fullmatch(r"cnn\d+(-\d+)*", architecture):
+            if pretrained:
+                raise UserError("there are no pretrained weights", field="architecture", value=architecture)
+            module = strided_cnn([int(width) for width in architecture.removeprefix("cnn").split("-")], channels)
         elif channels == 3 and architecture in _torchvision_names():
             module, mean, std = _torchvision_backbone(architecture, image_size, pretrained)
         else:
@@ -56,6 +62,18 @@ def feature_map_backbone(
         raise
     shape = _dry_run(module, architecture, channels, image_size)
     return Backbone(module, shape, *((mean, std) if pretrained else (None, None)))
+
+
+def strided_cnn(widths: Sequence[int], channels: int = 3) -> nn.Sequential:
+    """3x3 convolutions with stride 2, batch norm and ReLU, one for each width: the cheapest backbone there is.
+
+    Its maps are small (4x4 at 32 pixels and three widths), so that the pooling `no_pool` can keep where things are.
+    """
+    layers: list[nn.Module] = []
+    for width in widths:
+        layers += [nn.Conv2d(channels, width, 3, 2, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+        channels = width
+    return nn.Sequential(*layers)
 
 
 def _cifar_resnet(name: str, channels: int) -> nn.Sequential:

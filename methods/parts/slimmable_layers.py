@@ -1,7 +1,7 @@
 """Layers of a network that runs at several widths; `slimmable.SlimmableNetwork` makes a network of them."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -25,7 +25,7 @@ class WidthSwitch:
 class SlimmableLayer(nn.Module):
     """Mixed into a layer's own class: its forward pass runs with the parameters cut to the present width."""
 
-    plain_kind: type[nn.Module]
+    plain_kind: Any
     switch: WidthSwitch
     outputs: Sequence[int]
     parts: int
@@ -50,10 +50,6 @@ class SlimmableLayer(nn.Module):
         for name, value in narrowed.items():
             self._put(name, nn.Parameter(value.detach().clone()) if isinstance(value, Tensor) else value)
         self.__class__ = self.plain_kind
-        if isinstance(self, nn.Conv2d):
-            self.in_channels, self.out_channels = self.weight.shape[1] * self.groups, self.weight.shape[0]
-        elif isinstance(self, nn.Linear):
-            self.out_features, self.in_features = self.weight.shape
         for name in ("switch", "outputs", "parts"):
             del self.__dict__[name]
 
@@ -78,6 +74,10 @@ class _SlimmableConv2d(SlimmableLayer, nn.Conv2d):
         rows = groups * (self.weight.shape[0] // self.groups)
         return _without_none(weight=self.weight[:rows], bias=self._bias(rows), groups=groups)
 
+    def settle(self, narrowed: dict[str, Any]) -> None:
+        super().settle(narrowed)
+        self.in_channels, self.out_channels = self.weight.shape[1] * self.groups, self.weight.shape[0]
+
     def _bias(self, rows: int) -> Tensor | None:
         return None if self.bias is None else self.bias[:rows]
 
@@ -89,6 +89,10 @@ class _SlimmableLinear(SlimmableLayer, nn.Linear):
         weight = self.weight.unflatten(0, (self.parts, -1))[:, :rows, : x.shape[-1]].flatten(0, 1)
         bias = None if self.bias is None else self.bias.unflatten(0, (self.parts, -1))[:, :rows].flatten()
         return _without_none(weight=weight, bias=bias)
+
+    def settle(self, narrowed: dict[str, Any]) -> None:
+        super().settle(narrowed)
+        self.out_features, self.in_features = self.weight.shape
 
 
 class _SlimmableLayerNorm(SlimmableLayer, nn.LayerNorm):
@@ -130,7 +134,7 @@ class SlimmableBatchNorm(nn.Module):
 class SlimmableOwner(nn.Module):
     """Mixed into the class of a module with tokens, scales or head widths of its own: reading one gives its part."""
 
-    plain_kind: type[nn.Module]
+    plain_kind: Any
     switch: WidthSwitch
     sizes: dict[str, Sequence[int]]
 
@@ -171,19 +175,19 @@ def _head_number(name: str) -> Any:
 
 
 @cache
-def _owner_class(kind: type[nn.Module], parameters: tuple[str, ...], numbers: tuple[str, ...]) -> type[nn.Module]:
+def _owner_class(kind: Any, parameters: tuple[str, ...], numbers: tuple[str, ...]) -> type[nn.Module]:
     readers = {**{n: _leading_entries(n) for n in parameters}, **{n: _head_number(n) for n in numbers}}
     return type(f"Slimmable{kind.__name__}", (SlimmableOwner, kind), {**readers, "plain_kind": kind})
 
 
 @cache
-def _slimmable_class(kind: type[nn.Module]) -> type[nn.Module]:
+def _slimmable_class(kind: Any) -> type[nn.Module]:
     mixin = next(mixin for base, mixin in _MIXINS.items() if issubclass(kind, base))
     return type(f"Slimmable{kind.__name__}", (mixin, kind), {"plain_kind": kind})
 
 
 def narrow_own(
-    module: nn.Module, parameters: dict[str, Sequence[int]], heads: Sequence[int], switch: WidthSwitch
+    module: nn.Module, parameters: Mapping[str, Sequence[int]], heads: Sequence[int], switch: WidthSwitch
 ) -> None:
     """Let a module, in place, read the leading entries of its own `parameters` (sizes by name, one a width).
 

@@ -19,9 +19,8 @@ from subnetbench.methods.parts.mask_statistics import mask_statistics, sparsity_
 from subnetbench.methods.parts.masking import MaskedModel, mask_network
 from subnetbench.methods.parts.masks import AslpMask, EdgePopupMask, FixedMask, Mask, Supermask
 from subnetbench.methods.parts.order_statistics import magnitude_thresholds, removal_rank, sorted_rule_mask
-from subnetbench.methods.parts.small_networks import ConvNet, parameter_count, small_network
+from subnetbench.methods.parts.small_networks import parameter_count, small_network
 
-FOLDER = "aslp_supermask_edgepopup"
 LAYERS = ("conv1", "conv2", "fc1", "fc2", "fc3")
 NAMES = tuple(f"{layer}.weight" for layer in LAYERS)
 
@@ -79,7 +78,7 @@ def set_scores(masked: MaskedModel, values: Callable[[str], np.ndarray]) -> None
             masked.score(name).copy_(tensor(values(layer)))
 
 
-@pytest.mark.golden(FOLDER, "mask_aslp")
+@pytest.mark.golden("aslp_supermask_edgepopup", "mask_aslp")
 def test_aslp_mask(case):
     logits, noise = leaf(case["logits"]), tensor(case["gumbel"][1] - case["gumbel"][0])
     tau, ones = float(case["tau"]), torch.ones(case["logits"].shape)
@@ -94,7 +93,7 @@ def test_aslp_mask(case):
     assert_close(AslpMask().keep_probability(logits), case["keep_prob"])
 
 
-@pytest.mark.golden(FOLDER, "mask_supermask")
+@pytest.mark.golden("aslp_supermask_edgepopup", "mask_supermask")
 def test_supermask_mask(case):
     ones, noise = torch.ones(case["scores"].shape), torch.logit(tensor(case["u"]))
     for suffix in ("", "_rescaled"):
@@ -108,7 +107,7 @@ def test_supermask_mask(case):
     assert_close(Supermask().keep_probability(scores), case["keep_prob"])
 
 
-@pytest.mark.golden(FOLDER, "mask_edgepopup")
+@pytest.mark.golden("aslp_supermask_edgepopup", "mask_edgepopup")
 def test_edge_popup_mask(case):
     sparsity = float(case["sparsity"])
     for prefix, rule in (("", "threshold"), ("hn_", "sorted")):
@@ -123,7 +122,7 @@ def test_edge_popup_mask(case):
     assert_close(magnitude_thresholds(scores, [sparsity])[0], case["threshold"])
 
 
-@pytest.mark.golden(FOLDER, "edgepopup_counts")
+@pytest.mark.golden("aslp_supermask_edgepopup", "edgepopup_counts")
 def test_edge_popup_counts(case):
     columns = zip(*(case[k].tolist() for k in ("n", "sparsity", "kth_index", "n_keep", "hn_n_keep")), strict=True)
     for entries, sparsity, rank, kept, kept_by_sorting in columns:
@@ -134,7 +133,7 @@ def test_edge_popup_counts(case):
     np.testing.assert_allclose(1 - case["sparsity"], case["hn_keep_fraction"], rtol=0, atol=1e-12)
 
 
-@pytest.mark.golden(FOLDER, "layer_conv", "layer_linear")
+@pytest.mark.golden("aslp_supermask_edgepopup", "layer_conv", "layer_linear")
 def test_one_layer(case):
     weight, bias, x = case["weight"], case["bias"], leaf(case["x"])
     if case["kind"].item() == "conv":
@@ -171,7 +170,7 @@ def test_one_layer(case):
         assert_close(masked.mask.scale.grad[0], case["grad_scale"], 1e-5)
 
 
-@pytest.mark.golden(FOLDER, "signed_constant")
+@pytest.mark.golden("aslp_supermask_edgepopup", "signed_constant")
 def test_signed_constant(case):
     if "n_cases" in case:
         for i in range(int(case["n_cases"])):
@@ -189,7 +188,7 @@ def test_signed_constant(case):
         assert_close([fan_magnitude(f, s) for f, s in zip(fans, shares, strict=True)], case["magnitude"])
 
 
-@pytest.mark.golden(FOLDER, "prune_aslp", "prune_supermask")
+@pytest.mark.golden("aslp_supermask_edgepopup", "prune")
 def test_pruning_by_threshold(case):
     mask = mask_of(case)
     mask.cut = float(case["threshold"])
@@ -213,7 +212,7 @@ def test_pruning_by_threshold(case):
     assert_close(plain(tensor(case["x"])), case["logits"])
 
 
-@pytest.mark.golden(FOLDER, "train")
+@pytest.mark.golden("aslp_supermask_edgepopup", "train")
 def test_training_steps(case):
     method, rescale = case["method"].item(), bool(case["weight_rescale"])
     learned = method != "standard-with-mask"
@@ -264,7 +263,7 @@ def test_training_steps(case):
             assert_close(plain.get_parameter(f"{layer}.bias"), case[f"bias_final_{layer}"])
 
 
-@pytest.mark.golden(FOLDER, "mc_eval_supermask")
+@pytest.mark.golden("aslp_supermask_edgepopup", "mc_eval_supermask")
 def test_accuracy_over_sampled_masks(case):
     masked = mask_network(small_network_of(case), Supermask(rescale=bool(case["weight_rescale"])))
     set_scores(masked, lambda layer: case[f"scores_{layer}"])
@@ -303,7 +302,7 @@ def uniform(entries: int, stream: int) -> np.ndarray:
     return (hashed(entries, stream) + 0.5) / 2**32
 
 
-@pytest.mark.golden(FOLDER, "fullnet")
+@pytest.mark.golden("aslp_supermask_edgepopup", "fullnet")
 @pytest.mark.parametrize("network", ["Conv2", "Conv4", "Conv6"])
 @pytest.mark.parametrize("method", ["ASLP", "edge-popup", "supermask"])
 def test_full_size_network(case, network, method):
@@ -349,7 +348,7 @@ def test_full_size_network(case, network, method):
         assert_close(torch.stack(probes), expected["grad_probe"], 1e-3)
 
 
-@pytest.mark.golden(FOLDER, "data_transform")
+@pytest.mark.golden("aslp_supermask_edgepopup", "data_transform")
 def test_augmentation_and_normalisation(case):
     images = tensor(case["images"]).permute(0, 3, 1, 2)
     mean, std = case["mean"].tolist(), case["std"].tolist()
@@ -359,7 +358,7 @@ def test_augmentation_and_normalisation(case):
     assert_close(normalise(images[:1], [0.0] * 3, [1.0] * 3)[0], case["no_augment_out_first"])
 
 
-@pytest.mark.golden(FOLDER, "selection")
+@pytest.mark.golden("aslp_supermask_edgepopup", "selection")
 def test_selection_of_the_best_epoch(case):
     selection = Selection(patience=int(case["patience"]))
     for value in case["val_acc"]:
@@ -370,7 +369,7 @@ def test_selection_of_the_best_epoch(case):
     assert selection.best_index == int(case["best_epoch"])
 
 
-@pytest.mark.golden(FOLDER, "architecture")
+@pytest.mark.golden("aslp_supermask_edgepopup", "architecture")
 def test_architecture_counts(case):
     for network in ("Conv2", "Conv4", "Conv6"):
         given = case.under(f"{network}_")
@@ -409,105 +408,3 @@ def test_architecture_counts(case):
     distinct = [len(net.get_submodule(name).weight.abs().unique()) for name in LAYERS]
     assert distinct[:2] == case["sc_Conv2_distinct_magnitudes_conv"].tolist()
     assert [count == 1 for count in distinct[2:]] == case["sc_Conv2_linear_is_constant"].tolist()
-
-
-@pytest.fixture(scope="module")
-def digits() -> dict[str, tuple[Tensor, Tensor]]:
-    """8x8 digits in three equal channels: index mod 5 = 4 is test, index mod 10 = 3 validation, the rest training."""
-    from sklearn.datasets import load_digits
-
-    data = load_digits()
-    images = torch.from_numpy(data.images).float().div(16)[:, None].expand(-1, 3, -1, -1).contiguous()
-    labels, index = torch.from_numpy(data.target), torch.arange(len(data.target))
-    parts = {"test": index % 5 == 4, "validation": index % 10 == 3}
-    parts["train"] = ~(parts["test"] | parts["validation"])
-    return {name: (images[rows], labels[rows]) for name, rows in parts.items()}
-
-
-BATCH = 64
-
-
-def accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """Share of right answers; sampled masks are drawn anew for every batch."""
-    with torch.no_grad():
-        right = [
-            (network(x).argmax(1) == y).sum().item()
-            for x, y in zip(images.split(BATCH), labels.split(BATCH), strict=True)
-        ]
-    return sum(right) / len(labels)
-
-
-def train_on_digits(mask: Mask, lr: float, signed: bool, seed: int, data: Any) -> MaskedModel:
-    """30 epochs of SGD on the scores, then back to the epoch of the best validation accuracy."""
-    torch.manual_seed(seed)
-    network = kaiming_normal_(ConvNet((16,), hidden=(64, 64), size=8))
-    masked = mask_network(signed_constant_(network, "conv") if signed else network, mask)
-    optimizers = [torch.optim.SGD(masked.score_parameters(), lr=lr, momentum=0.9)]
-    if isinstance(mask, AslpMask) and mask.learn_scale:
-        optimizers.append(torch.optim.SGD([masked.mask.scale], lr=1e-3, momentum=0.9))
-    images, labels = data["train"]
-    selection, best = Selection(), {}
-    for _ in range(30):
-        for rows in torch.randperm(len(labels)).split(BATCH):
-            for optimizer in optimizers:
-                masked.zero_grad()
-                F.cross_entropy(masked(images[rows]), labels[rows]).backward()
-                optimizer.step()
-        if selection.update(accuracy(masked, *data["validation"])):
-            best = {name: value.clone() for name, value in masked.state_dict().items()}
-    masked.load_state_dict(best)
-    masked.best_validation = selection.best_value
-    return masked
-
-
-@pytest.mark.golden(FOLDER, "behaviour_digits")
-@pytest.mark.parametrize(
-    ("method", "rescale", "signed", "lr"),
-    [
-        ("ASLP", False, False, 50.0),
-        ("ASLP", True, True, 50.0),
-        ("supermask", False, True, 50.0),
-        ("edge-popup", False, False, 0.1),
-    ],
-)
-def test_trained_networks_fall_into_the_recorded_band(case, digits, method, rescale, signed, lr):
-    """Means over seeds within three standard errors of the recorded means.
-
-    The spread is the recorded one, but at least that of counting right answers (or kept weights) at random,
-    and 3 % for learned scales.
-    """
-    columns = {"method": method, "weight_rescale": rescale, "signed_constant": signed, "lr": lr}
-    rows = np.all([case[column] == value for column, value in columns.items()], axis=0)
-    if not rows.any():
-        pytest.skip("this case does not hold the configuration")
-    mine: dict[str, list[float]] = {}
-    for seed in (1, 2):
-        masks = {"ASLP": AslpMask(learn_scale=rescale), "supermask": Supermask(rescale=rescale)}
-        masked = train_on_digits(masks.get(method) or EdgePopupMask(0.5), lr, signed, seed, digits)
-        figures = {"best_val_acc": masked.best_validation}
-        figures["test_acc_mean10"] = np.mean([accuracy(masked, *digits["test"]) for _ in range(10)])
-        if masked.mask.samples:
-            statistics, _ = mask_statistics(masked)
-            figures["test_acc_thresholded"] = accuracy(masked.finalise(), *digits["test"])
-            figures["expected_keep"] = statistics.expected_keep
-            figures["pruned_fraction"] = statistics.pruned_fraction
-        if rescale:
-            figures["scale_mean"] = masked.mask.scale.mean().item()
-        for name, value in figures.items():
-            mine.setdefault(name, []).append(value)
-    for name, values in mine.items():
-        recorded = case[name][rows]
-        mean = recorded.mean()
-        counted = {
-            "best_val_acc": len(digits["validation"][1]),
-            "expected_keep": masked.entries,
-            "pruned_fraction": masked.entries,
-        }
-        floor = (
-            (0.03 * mean) ** 2
-            if name == "scale_mean"
-            else mean * (1 - mean) / counted.get(name, len(digits["test"][1]))
-        )
-        variance = max(recorded.var(ddof=1) if len(recorded) > 1 else 0.0, floor)
-        error = np.sqrt(variance * (1 / len(recorded) + 1 / len(values)))
-        assert abs(np.mean(values) - mean) < 3 * error, (name, values, recorded)

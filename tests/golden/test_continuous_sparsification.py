@@ -14,8 +14,6 @@ from subnetbench.methods.parts.masking import MaskedModel, mask_network
 from subnetbench.methods.parts.masks import ContinuousMask, between_rounds_, temperature_at
 from subnetbench.methods.parts.small_networks import CifarResNet, parameter_count
 
-FOLDER = "continuous_sparsification"
-
 
 def assert_close(mine: Any, given: Any, tolerance: float) -> None:
     """Largest error relative to the largest given entry."""
@@ -33,7 +31,7 @@ def tensor(array: np.ndarray, dtype: torch.dtype | None = None) -> Tensor:
 PRECISIONS = [("f32", torch.float32, 1e-5), ("f64", torch.float64, 1e-8)]
 
 
-@pytest.mark.golden(FOLDER, "masks")
+@pytest.mark.golden("continuous_sparsification", "masks")
 def test_masks(case):
     for i, initial in enumerate(case["s0"].tolist()):
         mask = ContinuousMask(initial)
@@ -50,7 +48,7 @@ def test_masks(case):
             assert_close(mask.ceiling * mask.keep_probability(scores), case["soft_f32"][i, j], 1e-5)
 
 
-@pytest.mark.golden(FOLDER, "conv_soft", "conv_ticket")
+@pytest.mark.golden("continuous_sparsification", "conv_soft", "conv_ticket")
 def test_masked_convolution(case):
     mask = ContinuousMask(float(case["s0"]))
     stride, padding = int(case["stride"]), int(case["padding"])
@@ -71,7 +69,7 @@ def test_masked_convolution(case):
             assert_close(inputs["mask_weight"].grad, case[f"grad_mask_weight_{precision}"], tolerance)
 
 
-@pytest.mark.golden(FOLDER, "penalty")
+@pytest.mark.golden("continuous_sparsification", "penalty")
 def test_penalty_and_densities(case):
     scores = [tensor(case[f"mask_weight_{i}"]) for i in range(int(case["n_layers"]))]
     network = nn.ModuleList(nn.Linear(1, s.numel(), bias=False) for s in scores)
@@ -94,7 +92,7 @@ def test_penalty_and_densities(case):
     assert torch.count_nonzero(soft).item() / len(soft) == pytest.approx(float(case["remaining_exact_zero"]), abs=1e-12)
 
 
-@pytest.mark.golden(FOLDER, "prune")
+@pytest.mark.golden("continuous_sparsification", "prune")
 def test_transition_between_rounds(case):
     for i, initial in enumerate(case["s0"].tolist()):
         for j, temperature in enumerate(case["temps"].tolist()):
@@ -109,7 +107,7 @@ def learning_rate(epoch: int, peak: float, milestones: list[int], drops: list[fl
     return peak * float(np.prod([d for m, d in zip(milestones, drops, strict=True) if m <= epoch]))
 
 
-@pytest.mark.golden(FOLDER, "schedule")
+@pytest.mark.golden("continuous_sparsification", "schedule")
 def test_temperature_and_learning_rate_schedules(case):
     for i in range(int(case["n"])):
         given = case.under(f"{i}/")
@@ -195,7 +193,7 @@ def optimizers_of(masked: MaskedModel, case: Any) -> list[torch.optim.SGD]:
     return optimizers if case["ticket"] else [*optimizers, scores_optimizer(masked, lr)]
 
 
-@pytest.mark.golden(FOLDER, "steps_soft", "steps_ticket")
+@pytest.mark.golden("continuous_sparsification", "steps_soft", "steps_ticket")
 def test_three_steps(case):
     masked = tiny_network(case)
     masked.mask.temperature.fill_(float(case["temp"]))
@@ -223,7 +221,7 @@ def percent_right(masked: MaskedModel, x: Tensor, y: Tensor) -> float:
     return right
 
 
-@pytest.mark.golden(FOLDER, "protocol")
+@pytest.mark.golden("continuous_sparsification", "protocol")
 def test_whole_protocol(case):
     """Search rounds, released transition, rewinding to the checkpoint, ticket training."""
     tolerance = 1e-4
@@ -291,7 +289,7 @@ def filled(shape: list[int], place: int, amplitude: float) -> Tensor:
     return tensor((amplitude * values).astype(np.float32)).view(shape)
 
 
-@pytest.mark.golden(FOLDER, "resnet_soft", "resnet_ticket")
+@pytest.mark.golden("continuous_sparsification", "resnet_soft", "resnet_ticket")
 def test_cifar_resnet(case):
     tolerance = 1e-4
     network = CifarResNet()

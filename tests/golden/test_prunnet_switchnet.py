@@ -1,5 +1,6 @@
 """Parity of PrunNet's and SwitchNet's parts with the figures of the published implementation."""
 
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from subnetbench.harness.method import Progress
 from subnetbench.methods.parts.batch_norm import (
     load_running_statistics,
     recalibrate,
@@ -24,8 +26,14 @@ from subnetbench.methods.parts.capacities import (
 )
 from subnetbench.methods.parts.capacity_gradients import Subnetworks
 from subnetbench.methods.parts.gradient_integration import combine_in_place, conflict_aware, row_products
+from subnetbench.methods.parts.norm_clipping import total_norm
 from subnetbench.methods.parts.order_statistics import removal_rank
 from subnetbench.methods.parts.retrieval_networks import ClassifiedEmbedding, ResNet
+from subnetbench.methods.parts.retrieval_optimization import WarmUpFromZero, decay_groups
+from subnetbench.methods.parts.schedules import Cosine, MultiStep
+from subnetbench.methods.parts.slimmable import SlimmableNetwork, truncated
+from subnetbench.methods.parts.slimmable_layers import SlimmableBatchNorm, WidthSwitch, slim_layer
+from subnetbench.methods.parts.width_gradients import integrate_widths, shared_weights
 
 
 def assert_close(actual: Tensor | np.ndarray, expected: np.ndarray, rel: float, what: str = "") -> None:
@@ -173,13 +181,9 @@ def test_training_steps(case):
     net = PrunNet(case)
     net.network.train()
     lr, momentum, decay = case["lr_momentum_wd"].tolist()
-    undecayed = {id(p) for p in net.network.undecayed()}
     everything = [*net.network.parameters(), *net.scores.parameters()]
-    optimizer = torch.optim.SGD(
-        [{"params": [p], "weight_decay": 0.0 if id(p) in undecayed else decay} for p in everything],
-        lr=lr,
-        momentum=momentum,
-    )
+    groups = decay_groups(everything, decay, net.network.undecayed())
+    optimizer = torch.optim.SGD(groups, lr=lr, momentum=momentum)
     subnetworks = net.subnetworks(case["sparsities"])
     others = net.others()
     steps = 1 + max(int(name.split(".")[0][4:]) for name in case if name.startswith("step"))
@@ -275,3 +279,181 @@ def test_batch_norm_recalibration(case):
         load_running_statistics(network, statistics)
         embeddings, _ = functional_call(network.eval(), leaves, torch.from_numpy(case["test_images"]))
         assert_close(embeddings, case[f"c{i}.emb"], 1e-4)
+
+
+def slimmed(kind: str, case, widths: list[float]) -> tuple[nn.Module, WidthSwitch]:
+    """One width-switchable layer of the golden cases with its weights."""
+    switch = WidthSwitch(widths)
+    given = {name: torch.from_numpy(value) for name, value in case.under(f"{kind}.").items()}
+    sizes = [given[f"w{i}.y"].shape[1 if given[f"w{i}.y"].dim() == 4 else -1] for i in range(len(widths))]
+    if kind.startswith("bn"):
+        batch_norm = (nn.BatchNorm2d if given["w0.x"].dim() == 4 else nn.BatchNorm1d)(max(sizes))
+        layer: nn.Module = SlimmableBatchNorm(batch_norm, sizes, switch)
+        for i in range(len(widths)):
+            layer.load_state_dict(
+                {f"bn.{i}.weight": given[f"weight{i}"], f"bn.{i}.bias": given[f"bias{i}"]}, strict=False
+            )
+        return layer, switch
+    weight = given["weight"]
+    if kind == "ln":
+        layer = nn.LayerNorm(len(weight))
+    elif weight.dim() == 4:
+        groups = len(weight) if kind == "conv_dw" else 1
+        stride = 2 if kind == "conv" else 1
+        layer = nn.Conv2d(weight.shape[1] * groups, len(weight), 3, stride, 1, groups=groups, bias="bias" in given)
+    else:
+        layer = nn.Linear(weight.shape[1], len(weight), bias="bias" in given)
+    layer.load_state_dict({name: given[name] for name in ("weight", "bias") if name in given})
+    parts = 3 if kind == "qkv" else 1
+    slim_layer(layer, [size // parts for size in sizes], switch, parts=parts)
+    return layer, switch
+
+
+@pytest.mark.golden("prunnet_switchnet", "slimmable")
+def test_width_switchable_layers(case):
+    widths = case["widths"].tolist()
+    listed = next(name for name in case if name.startswith("channel_list_for_"))
+    for base, counts in zip(listed.removeprefix("channel_list_for_").split("_"), case[listed].tolist(), strict=True):
+        assert [truncated(int(base), width) for width in widths] == counts
+    for kind in sorted({name.split(".")[0] for name in case if "." in name}):
+        layer, switch = slimmed(kind, case, widths)
+        for i in range(len(widths)):
+            given = case.under(f"{kind}.w{i}.")
+            switch.index = i
+            x = torch.from_numpy(given["x"]).requires_grad_()
+            y = layer(x)
+            y.backward(torch.from_numpy(given["dy"]))
+            assert_close(y, given["y"], 1e-5, kind)
+            assert_close(x.grad, given["dx"], 1e-4, kind)
+            owner = layer.bn[i] if kind.startswith("bn") else layer
+            for name in ("weight", "bias"):
+                if f"d{name}" in given:
+                    assert_close(getattr(owner, name).grad, given[f"d{name}"], 1e-4, kind)
+            for name in ("running_mean", "running_var"):
+                if name in given:
+                    assert_close(getattr(owner, name), given[name], 1e-5, kind)
+            layer.zero_grad()
+
+
+class SwitchNet:
+    """The tiny SwitchNet of the golden cases: `widths` are shares of the usual channel counts."""
+
+    def __init__(self, case) -> None:
+        self.widths = case["widths"].tolist()
+        self.full = max(range(len(self.widths)), key=lambda i: self.widths[i])
+        usual = {int(count * self.widths[self.full]): count for count in (64, 128, 256, 512)}
+        backbone = ResNet(
+            "basic", (1, 1, 1, 1), width=int(64 * self.widths[self.full]), stem_pool="ceil", last_stride=1
+        )
+        network = ClassifiedEmbedding(
+            backbone, backbone.channels, int(case["num_classes"]), dim=int(case["embedding_dim"])
+        )
+        self.network = SlimmableNetwork(
+            network,
+            self.widths,
+            channels=lambda count, width: int(usual[count] * width),
+            full_outputs=("projector.linear", "projector.norm"),
+            unchanged=("classifier",),
+        )
+        initial = {self.own_name(name): torch.from_numpy(value) for name, value in case.under("init.").items()}
+        self.network.load_state_dict(
+            {name: initial.get(name, value) for name, value in self.network.state_dict().items()}
+        )
+        assert initial.keys() <= self.network.state_dict().keys()
+
+    @staticmethod
+    def own_name(published: str) -> str:
+        name = published if published.startswith("proj") else f"backbone.{published}"
+        return f"network.{own_name(name) if published.startswith('proj') else name}"
+
+    def gradients(self, images: Tensor, labels: Tensor, width: int):
+        """Embeddings, loss, and gradients by name with None where the width has none."""
+        embeddings, logits = self.network(images, width=width)
+        loss = F.cross_entropy(logits, labels)
+        named = dict(self.network.named_parameters())
+        found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
+        return embeddings, loss, dict(zip(named, found, strict=True))
+
+
+@pytest.mark.golden("prunnet_switchnet", "switchnet")
+def test_switchnet(case):
+    net = SwitchNet(case)
+    net.network.train()
+    images, labels = torch.from_numpy(case["images"]), torch.from_numpy(case["labels"])
+    order = [net.full, *(i for i in range(len(net.widths)) if i != net.full)]
+    gradients = []
+    for i in order:
+        embeddings, loss, found = net.gradients(images, labels, i)
+        assert_close(embeddings, case[f"w{i}.emb"], 1e-4)
+        assert_close(loss, case[f"w{i}.loss"], 1e-5)
+        norm = total_norm([gradient for gradient in found.values() if gradient is not None])
+        assert_close(norm, case[f"w{i}.grad_norm"], 1e-4)
+        gradients.append(found)
+    for name, expected in case.under("joint.").items():
+        parts = [part[net.own_name(name)] for part in gradients]
+        assert_close(sum(part for part in parts if part is not None), expected, 2e-4, name)
+
+    weights = shared_weights(net.network)
+    published = case["integrated_order"].tolist()
+    assert {net.own_name(name) for name in published} == weights.keys()
+    perms = {net.own_name(name): torch.from_numpy(case[f"perm.{name}"]) for name in published}
+    n = len(order)
+    orders = torch.stack([perms[name].expand(n, n) for name in weights])
+    copies = [{name: None if g is None else g.clone() for name, g in part.items()} for part in gradients]
+    integrated = integrate_widths(copies, weights, orders, exponent=0.5)
+    for name, expected in case.under("integrated.").items():
+        assert_close(integrated[net.own_name(name)], expected, 5e-4, name)
+
+    with torch.no_grad():
+        net.network.eval()
+        for i in order:
+            assert_close(net.network(images, width=i)[0], case[f"w{i}.eval_emb"], 1e-4)
+
+
+@pytest.mark.golden("prunnet_switchnet", "optim")
+def test_parameter_groups(case):
+    net = PrunNet(case.companion("prunnet_step_a.npz"))
+    names = case["param_names"].tolist()
+    parameters = {id(net.parameter(name)): name for name in names}
+    everything = [*net.network.parameters(), *net.scores.parameters()]
+    assert {id(p) for p in everything} == parameters.keys()
+    decay, lr = case["param_weight_decay"].max().item(), case["param_lr"].max().item()
+    optimizer = torch.optim.SGD(decay_groups(everything, decay, net.network.undecayed()), lr=lr)
+    found = {
+        parameters[id(p)]: (group["weight_decay"], group["lr"])
+        for group in optimizer.param_groups
+        for p in group["params"]
+    }
+    assert [found[name] for name in names] == list(
+        zip(case["param_weight_decay"].tolist(), case["param_lr"].tolist(), strict=True)
+    )
+
+
+@pytest.mark.golden("prunnet_switchnet", "optim")
+def test_learning_rates(case):
+    def curve(schedule, peak: float, epochs: int, steps_per_epoch: int) -> list[float]:
+        return [
+            peak
+            * schedule.factor(
+                Progress(step, epochs * steps_per_epoch, step // steps_per_epoch, epochs, steps_per_epoch)
+            )
+            for step in range(epochs * steps_per_epoch)
+        ]
+
+    checked = 0
+    for name, expected in case.items():
+        steps = re.fullmatch(r"multistep_((?:\d+_?)+)", name)
+        warm = re.fullmatch(r"warmup_(cosine|multistep)_(\d+)ep(?:_of_(\d+))?_(\d+)it", name)
+        if steps:
+            milestones = tuple(map(int, steps[1].split("_")))
+            found = curve(MultiStep(milestones), expected[0], len(expected), 1)
+        elif warm:
+            kind, rise, _, each = warm.groups()
+            after = Cosine(warmup_epochs=float(rise)) if kind == "cosine" else MultiStep((5, 10, 20))
+            epochs = len(expected) // int(each)
+            found = curve(WarmUpFromZero(float(rise), after), expected.max(), epochs, int(each))
+        else:
+            continue
+        checked += 1
+        np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-18)
+    assert checked

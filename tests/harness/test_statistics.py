@@ -166,7 +166,7 @@ def test_degenerate_samples() -> None:
 
 @given(st.lists(st.floats(0, 1) | st.just(float("nan")), max_size=12))
 def test_holm_keeps_order_and_never_helps(p_values: list[float]) -> None:
-    adjusted = statistics.holm(p_values)
+    adjusted = statistics.holm(p_values).tolist()
     known = [(p, q) for p, q in zip(p_values, adjusted, strict=True) if not np.isnan(p)]
     assert [np.isnan(p) for p in p_values] == [np.isnan(q) for q in adjusted]
     assert all(p <= q <= min(1.0, len(known) * p) + 1e-12 or q == max(r for _, r in known) for p, q in known)

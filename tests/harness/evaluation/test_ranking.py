@@ -57,8 +57,9 @@ def test_all_ways_to_rank_agree_with_the_order(scores, data):
     given_scores, given_items = torch.from_numpy(scores), torch.from_numpy(items)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ranking, "TOPK_SHARE", 1)
-        for most_counted in (0, width):
+        for most_counted, buckets_share in ((width, 0), (0, 0), (0, n + 1)):
             patch.setattr(ranking, "MOST_COUNTED", most_counted)
+            patch.setattr(ranking, "BUCKETS_SHARE", buckets_share)
             assert np.array_equal(ranking.ranks(given_scores, given_items), expected)
             partly = ranking.ranks(given_scores, given_items, depth).numpy()
             known = expected < depth
@@ -68,19 +69,38 @@ def test_all_ways_to_rank_agree_with_the_order(scores, data):
             assert np.array_equal(within[~unranked], expected[~unranked])
 
 
-def test_long_rows_are_sorted_in_parts_and_threads():
+@pytest.mark.parametrize("wanted", [3, 60, 600])
+@pytest.mark.parametrize("step", [1e-7, 0.02])
+def test_long_rows_are_ranked_in_threads(wanted, step):
     generator = torch.Generator().manual_seed(0)
-    scores = torch.randn(7, 3000, generator=generator).mul(50).round()
-    items = torch.randint(0, 3000, (7, 60), generator=generator)
+    scores = torch.randn(7, 3000, generator=generator).div(step).round().mul(step)
+    items = torch.randint(0, 3000, (7, wanted), generator=generator)
     order = torch.sort(scores, dim=1, descending=True, stable=True).indices
-    expected = order.argsort(1).gather(1, items)
     threads = torch.get_num_threads()
     try:
         for number in (1, 3):
             torch.set_num_threads(number)
             assert torch.equal(ranking.descending_order(scores), order)
-            assert torch.equal(ranking.ranks(scores, items), expected)
-            near = order[:, :60].flip(1)
-            assert torch.equal(ranking.ranks(scores, near), torch.arange(59, -1, -1).expand(7, 60))
+            assert torch.equal(ranking.ranks(scores, items), order.argsort(1).gather(1, items))
+            last = order[:, -wanted:].flip(1)
+            assert torch.equal(ranking.ranks(scores, last), torch.arange(2999, 2999 - wanted, -1).expand(7, wanted))
     finally:
         torch.set_num_threads(threads)
+
+
+def test_scores_of_any_spread_can_be_bucketed(monkeypatch):
+    monkeypatch.setattr(ranking, "MOST_COUNTED", 0)
+    monkeypatch.setattr(ranking, "BUCKETS_SHARE", 0)
+    rows = [
+        [3e38, -3e38, 0, 1, 1, 2, -3e38],
+        [1e-45, 0, 0, 1e-45, -1e-45, 0, 0],
+        [1 + 2**-23, 1, 1, 1 + 2**-23, 1 - 2**-24, 0, -1e38],
+        [-torch.inf, 5, -torch.inf, 5, 4, 4, 3],
+        [7, 7, 7, 7, 7, 7, 7],
+    ]
+    scores = torch.tensor(rows, dtype=torch.float32)
+    for items in ([0, 1, 2, 3, 4, 5, 6], [1, 3, 3, 3, 3, 3, 3], [5, 4, 1, -1, -1, -1, -1]):
+        wanted = torch.tensor(items).expand(5, 7)
+        expected = torch.sort(scores, dim=1, descending=True, stable=True).indices.argsort(1).gather(1, wanted % 7)
+        unranked = (wanted < 0) | scores.gather(1, wanted % 7).isneginf()
+        assert torch.equal(ranking.ranks(scores, wanted), expected.masked_fill(unranked, 7))

@@ -113,13 +113,14 @@ def test_every_metric_is_its_definition(problem, data):
     order = np.array([sorted(range(len(gallery)), key=lambda i: (-row[i], i)) for row in scores])
     ways = []
     with pytest.MonkeyPatch.context() as patch:
-        for most_counted, topk_share, block in ((0, 50, 1), (24, 50, 2**20), (0, 1, 400)):
+        arguments = torch.from_numpy(query), torch.from_numpy(gallery), relevance
+        for most_counted, buckets_share, block in ((0, 0, 1), (100, 0, 2**20), (0, 100, 400)):
             patch.setattr(ranking, "MOST_COUNTED", most_counted)
-            patch.setattr(ranking, "TOPK_SHARE", topk_share)
+            patch.setattr(ranking, "BUCKETS_SHARE", buckets_share)
             patch.setattr(search, "BLOCK_BYTES", block)
-            arguments = torch.from_numpy(query), torch.from_numpy(gallery), relevance
             ways.append(retrieval_per_query(*arguments, names, similarity="dot"))
-            ways += [retrieval_per_query(*arguments, [name], similarity="dot") for name in names]
+        patch.setattr(ranking, "TOPK_SHARE", 1)  # only as deep as each metric looks
+        ways += [retrieval_per_query(*arguments, [name], similarity="dot") for name in names]
     ways.append(per_query_of_order(order, relevance, names))
     for i in range(len(query)):
         ranked = [item for item in order[i].tolist() if item not in out[i]]

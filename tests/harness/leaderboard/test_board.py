@@ -1,0 +1,316 @@
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from subnetbench.harness.errors import UserError
+from subnetbench.harness.leaderboard import Leaderboard
+from subnetbench.harness.leaderboard.notes import notes
+from subnetbench.harness.records import Score
+
+
+def _notes(board: Leaderboard) -> str:
+    return "\n".join(notes(board, board.rows))
+
+
+def test_mean_spread_and_interval_agree_with_scipy(folder: Any) -> None:
+    values = [0.51, 0.47, 0.58, 0.52]
+    folder.seeds(values)
+    (line,) = Leaderboard(folder.path).frame(metrics=["top1"]).to_dict("records")
+    low, high = stats.t.interval(0.95, 3, np.mean(values), stats.sem(values))
+    assert line["mean"] == pytest.approx(np.mean(values))
+    assert line["std"] == pytest.approx(np.std(values, ddof=1))
+    assert (line["low"], line["high"]) == pytest.approx((low, high))
+    assert (line["seeds"], line["rank"]) == (4, 1)
+    low, high = stats.t.interval(0.8, 3, np.mean(values), stats.sem(values))
+    (line,) = Leaderboard(folder.path, confidence=0.8).frame(metrics=["top1"]).to_dict("records")
+    assert (line["low"], line["high"]) == pytest.approx((low, high))
+
+
+def test_one_seed_has_no_interval(folder: Any) -> None:
+    folder.add(0.5)
+    board = Leaderboard(folder.path)
+    (line,) = board.frame(metrics=["top1"]).to_dict("records")
+    assert line["mean"] == 0.5
+    assert np.isnan([line["std"], line["low"], line["high"]]).all()
+    assert "1 row of a single seed" in _notes(board)
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"data_digest": "d2"}, "data digest (d1, d2)"),
+        ({"protocol": "official test"}, "protocol (concept-disjoint, official test)"),
+        ({"budget": "9 epochs"}, "budget (3 epochs, 9 epochs)"),
+        ({"preset": "paper"}, "preset (default, paper)"),
+        ({"tuned": True}, "tuned or not (False, True)"),
+        ({"config": {"config": {"sparsity": 0.9}}}, "config (sparsity=0.5, sparsity=0.9)"),
+    ],
+)
+def test_rows_are_not_mixed_and_the_reason_is_told(folder: Any, change: dict[str, Any], word: str) -> None:
+    folder.seeds([0.1, 0.2, 0.3])
+    folder.seeds([0.7, 0.8, 0.9], **change)
+    board = Leaderboard(folder.path)
+    assert sorted(board.frame(metrics=["top1"])["mean"]) == pytest.approx([0.2, 0.8])
+    assert f"not averaged together, because these differ: {word}" in _notes(board)
+
+
+def test_other_schema_meanings_splits_and_variants_are_rows_of_their_own(
+    folder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.add(0.1)
+    monkeypatch.setattr("subnetbench.harness.records.schema.SCHEMA_MEANING", 2)
+    folder.add(0.2)
+    folder.add(scores=[folder.top1(0.3, variant="half"), folder.top1(0.4, split="validation")], seed=7)
+    board = Leaderboard(folder.path)
+    frame = board.frame(metrics=["top1"], splits=None)
+    found = {(r["schema_meaning"], r["split"], r["variant"]): r["mean"] for r in frame.to_dict("records")}
+    assert found == {
+        (1, "test", "full"): 0.1,
+        (2, "test", "full"): 0.2,
+        (2, "test", "half"): 0.3,
+        (2, "validation", "full"): 0.4,
+    }
+    assert "schema meaning (1, 2)" in _notes(board)
+    assert set(board.frame(metrics=["top1"])["split"]) == {"test"}
+    assert set(frame["rank"]) == {1}
+
+
+def test_seed_order_and_folder_order_change_nothing(folder: Any, other_folder: Any) -> None:
+    folder.seeds([0.1, 0.2])
+    other_folder.add(0.9, seed=2)
+    forward = Leaderboard([folder.path, other_folder.path]).frame()
+    assert forward.equals(Leaderboard([other_folder.path, folder.path, folder.path]).frame())
+    assert forward["seeds"].max() == 3
+
+
+def test_the_latest_finished_attempt_counts(folder: Any) -> None:
+    folder.add(0.1, run_id="same")
+    folder.add(0.2, run_id="same")
+    folder.add(None, run_id="same", status="failed", error_kind="nan", error="NaN loss")
+    folder.add(0.4, run_id="other", seed=1)
+    board = Leaderboard(folder.path)
+    (line,) = board.frame(metrics=["top1"]).to_dict("records")
+    assert (line["mean"], line["seeds"], line["failed"]) == (pytest.approx(0.3), 2, 0)
+    assert line["run_ids"] == ("same", "other")
+    assert "2 attempts superseded" in _notes(board)
+    assert len(board.failures()) == 0
+
+
+def test_unfinished_runs_are_counted_and_not_averaged(folder: Any) -> None:
+    folder.seeds([0.4, 0.6])
+    for i, status in enumerate(("failed", "failed", "pruned", "partial")):
+        folder.add(0.99, seed=10 + i, status=status, error_kind="killed", error="gone\nsecond line")
+    board = Leaderboard(folder.path)
+    (line,) = board.frame(metrics=["top1"]).to_dict("records")
+    assert line["mean"] == pytest.approx(0.5)
+    assert (line["seeds"], line["failed"], line["pruned"], line["partial"]) == (2, 2, 1, 1)
+    assert set(board.failures()["error"]) == {"gone"}
+    assert "2 runs failed: counted, not averaged." in _notes(board)
+
+
+def test_a_run_that_failed_before_it_knew_its_data_counts_with_its_config(folder: Any) -> None:
+    folder.seeds([0.4, 0.6])
+    early = {"data_digest": "", "protocol": "", "budget": "", "status": "failed"}
+    folder.add(None, seed=5, **early)
+    folder.add(None, seed=5, method="aslp", **early)
+    board = Leaderboard(folder.path)
+    assert board.frame(metrics=["top1"])["failed"].tolist() == [1]
+    assert board.rows.set_index("method")["failed"].to_dict() == {"edge_popup": 1, "aslp": 1}
+    # With two data sets of finished runs nobody can say which of them it was for.
+    folder.add(0.5, data_digest="d2")
+    assert Leaderboard(folder.path).frame(metrics=["top1"])["failed"].tolist() == [0, 0]
+
+
+def test_trials_of_a_search_are_left_out_and_counted(folder: Any) -> None:
+    folder.add(0.9, study="s", trial=3, seed=1)
+    folder.add(0.5, tuned=True)
+    board = Leaderboard(folder.path)
+    assert board.frame(metrics=["top1"])["mean"].tolist() == [0.5]
+    assert "1 trial of searches left out" in _notes(board)
+    assert sorted(Leaderboard(folder.path, trials=True).frame(metrics=["top1"])["mean"]) == [0.5, 0.9]
+
+
+def test_figures_that_are_not_finite_are_left_out_and_counted(folder: Any) -> None:
+    folder.seeds([0.5, float("nan"), float("inf"), 0.7])
+    board = Leaderboard(folder.path)
+    (line,) = board.frame(metrics=["top1"]).to_dict("records")
+    assert (line["mean"], line["seeds"]) == (pytest.approx(0.6), 2)
+    assert "2 figures not finite" in _notes(board)
+
+
+def test_a_figure_stated_twice_counts_once(folder: Any) -> None:
+    folder.add(scores=[folder.top1(0.3), folder.top1(0.9)])
+    board = Leaderboard(folder.path)
+    assert board.frame(metrics=["top1"])["mean"].tolist() == [0.3]
+    assert "1 figure stated twice" in _notes(board)
+
+
+def test_costs_belong_to_the_variant_and_the_run(folder: Any) -> None:
+    scores = [
+        *(folder.top1(value, variant) for variant, value in (("full", 0.9), ("half", 0.8))),
+        *(Score(metric="sparsity", value=v, variant=n) for n, v in (("full", 0.0), ("half", 0.5))),
+        Score(metric="parameters", value=100, variant="full"),
+    ]
+    folder.add(scores=scores, wall_seconds=30.0)
+    folder.add(scores=scores, wall_seconds=50.0, seed=1)
+    frame = Leaderboard(folder.path).frame(metrics=["top1", "sparsity", "parameters", "wall_seconds"])
+    found = {(r["variant"], r["metric"]): (r["mean"], r["seeds"]) for r in frame.to_dict("records")}
+    assert found == {
+        ("full", "top1"): (0.9, 2),
+        ("full", "sparsity"): (0.0, 2),
+        ("full", "parameters"): (100.0, 2),
+        ("full", "wall_seconds"): (40.0, 2),
+        ("half", "top1"): (0.8, 2),
+        ("half", "sparsity"): (0.5, 2),
+        ("half", "wall_seconds"): (40.0, 2),
+    }
+
+
+def test_retrieval_rows_are_pairs_of_variants(folder: Any) -> None:
+    pairs = [("sub", "full", 0.3), ("full", "full", 0.6), ("sub", "sub", 0.2)]
+    scores = [Score(metric="recall_at_1", value=v, split="test", variant=q, gallery_variant=g) for q, g, v in pairs]
+    scores.append(Score(metric="sparsity", value=0.8, variant="sub"))
+    folder.add(scores=scores, task="retrieval", primary_metric="recall_at_1")
+    frame = Leaderboard(folder.path).frame(metrics=["recall_at_1"])
+    assert list(zip(frame["variant"], frame["gallery_variant"], frame["mean"], strict=True)) == [
+        ("full", "full", 0.6),
+        ("sub", "full", 0.3),
+        ("sub", "sub", 0.2),
+    ]
+    costs = Leaderboard(folder.path).frame(metrics=["sparsity"])
+    assert set(costs["variant"]) == {"sub"}
+    assert len(costs) == 2
+
+
+def test_the_trivial_baseline_stands_beside_the_rows(folder: Any) -> None:
+    def scores(value: float) -> list[Score]:
+        trivial = [
+            Score(metric="top1", value=v, split="test", variant=f"trivial:{n}")
+            for n, v in (("chance", 0.1), ("pixels", 0.3))
+        ]
+        return [folder.top1(value), *trivial, Score(metric="loss", value=2 - value, split="test", variant="full")]
+
+    for seed, value in enumerate((0.5, 0.51, 0.52)):
+        losses = [Score(metric="loss", value=v, split="test", variant=f"trivial:{v}") for v in (2.3, 1.8)]
+        folder.add(scores=[*scores(value), *losses], seed=seed)
+    for seed, value in enumerate((0.1, 0.9, 0.5)):
+        folder.add(scores=scores(value), method="wild", seed=seed)
+    folder.add(scores=scores(0.99), method="single")
+    frame = Leaderboard(folder.path).frame(metrics=["top1"]).set_index("method")
+    assert set(frame["trivial"]) == {0.3}
+    assert frame["clears_trivial"].to_dict() == {"edge_popup": True, "wild": False, "single": False}
+    losses = Leaderboard(folder.path).frame(metrics=["loss"]).set_index("method")
+    assert losses["trivial"]["edge_popup"] == 1.8
+    assert losses["clears_trivial"]["edge_popup"]
+
+
+def test_every_cell_is_traced_to_its_records(folder: Any) -> None:
+    records = folder.seeds([0.4, 0.6])
+    board = Leaderboard(folder.path)
+    cell = int(board.cell_of(board.rows, "top1")[0])
+    sources = board.sources(cell)
+    assert sources["record_id"].tolist() == [record.record_id for record in records]
+    assert sources["value"].tolist() == [0.4, 0.6]
+    assert all(file.endswith(f"{run}-1.parquet") for run, file in zip(sources["run_id"], sources["file"], strict=True))
+    assert board.samples(cell) == {0: 0.4, 1: 0.6}
+
+
+def test_ranks_are_shared_where_the_difference_is_not_significant(folder: Any) -> None:
+    folder.seeds([0.90, 0.91, 0.92], method="best")
+    folder.seeds([0.89, 0.93, 0.90], method="close")
+    folder.seeds([0.50, 0.51, 0.52], method="far")
+    folder.seeds([0.49, 0.52, 0.50], method="far_too")
+    folder.seeds([0.99, 0.99, 0.99], method="elsewhere", data_digest="d2")
+    frame = Leaderboard(folder.path).frame(metrics=["top1"])
+    assert frame.set_index("method")["rank"].to_dict() == {
+        "best": 1,
+        "close": 1,
+        "far": 3,
+        "far_too": 3,
+        "elsewhere": 1,
+    }
+
+
+def test_ranks_within_a_column(folder: Any) -> None:
+    folder.seeds([0.90, 0.91, 0.92], budget="9 epochs")
+    folder.seeds([0.50, 0.51, 0.52])
+    board = Leaderboard(folder.path)
+    assert board.frame(metrics=["top1"])["rank"].tolist() == [1, 2]
+    assert "ranked together although these differ: budget (3 epochs, 9 epochs)" in _notes(board)
+    assert board.frame(metrics=["top1"], within=["budget"])["rank"].tolist() == [1, 1]
+    assert board.frame(metrics=["top1"], within=["sparsity"])["rank"].tolist() == [1, 2]
+    with pytest.raises(UserError, match="budget"):
+        board.frame(within=["bugdet"])
+
+
+def test_sorting(folder: Any) -> None:
+    for method, value, seconds in (("a", 0.3, 5.0), ("b", 0.9, 7.0), ("c", 0.6, 1.0)):
+        folder.add(value, method=method, wall_seconds=seconds)
+    board = Leaderboard(folder.path)
+
+    def order(*sort: str) -> list[str]:
+        return board.frame(metrics=["top1"], sort=sort)["method"].tolist()
+
+    assert order() == ["b", "c", "a"]
+    assert order("method") == ["a", "b", "c"]
+    assert order("-method") == ["c", "b", "a"]
+    assert order("wall_seconds") == ["c", "a", "b"]
+    assert order("-top1") == ["b", "c", "a"]
+    with pytest.raises(UserError, match="wall_seconds"):
+        order("wall_second")
+
+
+def test_filtering(folder: Any) -> None:
+    for sparsity in (0.5, 0.8, 0.9):
+        folder.add(
+            scores=[folder.top1(1 - sparsity), Score(metric="sparsity", value=sparsity, variant="full")],
+            config={"config": {"sparsity": sparsity, "layers": "all" if sparsity > 0.5 else "conv"}},
+        )
+    folder.add(0.4, method="dense")
+    board = Leaderboard(folder.path)
+
+    def found(where: str) -> list[float]:
+        return [round(mean, 3) for mean in board.frame(metrics=["top1"], where=where)["mean"]]
+
+    assert found("sparsity >= 0.8") == [0.2, 0.1]
+    assert found("config.sparsity < 0.85 and layers == 'all'") == [0.2]
+    assert found("method == 'dense' or top1 > 0.45") == [0.5, 0.4]
+    assert found("seeds > 1") == []
+    with pytest.raises(UserError, match="did you mean 'sparsity'"):
+        found("sparsty > 1")
+
+
+def test_unknown_metrics_are_named(folder: Any) -> None:
+    folder.add()
+    with pytest.raises(UserError, match="'top1'"):
+        Leaderboard(folder.path).frame(metrics=["top_1"])
+
+
+def test_nothing_to_show(folder: Any) -> None:
+    folder.path.mkdir()
+    board = Leaderboard(folder.path)
+    assert len(board.frame()) == 0
+    assert board.default_metrics == []
+    folder.add(None, status="failed", data_digest="", protocol="")
+    board = Leaderboard(folder.path)
+    assert len(board.frame()) == 0
+    assert board.rows["failed"].tolist() == [1]
+
+
+def test_hostile_configs_do_no_harm(folder: Any) -> None:
+    folder.add(config={"a": {"b": 1}}, method="nested")
+    folder.add(config={"a": {"b": 2, "c": [1, {"d": 3}]}}, method="nested")
+    labels = set(Leaderboard(folder.path).rows["config"])
+    assert labels == {"a.b=1", 'a.b=2, a.c=[1, {"d": 3}]'}
+
+
+def test_a_leaderboard_needs_no_torch() -> None:
+    code = (
+        "import sys, subnetbench.harness.leaderboard, subnetbench.harness.leaderboard.compare_formats\n"
+        "assert not {'torch', 'transformers', 'accelerate'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-P", "-c", code], check=True)
