@@ -49,7 +49,8 @@ class CheckResult:
 
 def check_plugin(file: Path, data_root: Path) -> list[CheckResult]:
     """Run all checks on what a file registers."""
-    before = {(kind, entry.name) for kind in ("method", "dataset") for entry in listing(kind)}  # type: ignore[arg-type]
+    before = {("method", entry.name) for entry in listing("method")}
+    before |= {("dataset", entry.name) for entry in listing("dataset")}
     load_plugin(file)
     results = []
     for kind, checks in (("method", METHOD_CHECKS), ("dataset", DATASET_CHECKS)):

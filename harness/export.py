@@ -63,14 +63,14 @@ def _export(name: str, artifact: Artifact, variant: Variant, stem: Path) -> Expo
     path = stem.with_name(f"{stem.name}{SUFFIX[name]}")
     try:
         outputs = writer(path, module, images, artifact, variant)
-        error = _difference(outputs, expected)
-        if error > TOLERANCE:
+        difference = _difference(outputs, expected)
+        if difference > TOLERANCE:
             path.unlink(missing_ok=True)
-            return Exported(name, None, f"outputs differ by {error:.2g} of the largest; nothing kept")
+            return Exported(name, None, f"outputs differ by {difference:.2g} of the largest; nothing kept")
     except Exception as error:
         path.unlink(missing_ok=True)
         return Exported(name, None, f"not possible: {str(error).strip().splitlines()[0][:200]}")
-    return Exported(name, path, f"outputs agree to {error:.1e}")
+    return Exported(name, path, f"outputs agree to {difference:.1e}")
 
 
 SUFFIX = {"safetensors": ".safetensors", "torch_export": ".pt2", "onnx": ".onnx"}

@@ -13,6 +13,7 @@ from subnetbench.harness.registry import register_method
 from subnetbench.harness.training.step import Step
 from subnetbench.methods.parts.classifying import Schedule
 from subnetbench.methods.parts.mask_searching import SampledSearch, SampledSearchConfig
+from subnetbench.methods.parts.masking import masked_network
 from subnetbench.methods.parts.masks import AslpMask
 
 
@@ -57,11 +58,11 @@ class Aslp(SampledSearch["Aslp.Config"]):
         )
 
     def optimizers(self, modules: nn.ModuleDict, stage: Stage, context: Context) -> dict[str, Optimization]:
-        masked = modules["network"]
+        masked = masked_network(modules)
         optimizers = {"scores": self.sgd(masked.score_parameters())}
         if self.config.weight_rescale:
-            scales = torch.optim.SGD([masked.mask.scale], lr=self.config.scale_lr, momentum=self.config.momentum)
-            optimizers["scales"] = Optimization(scales)
+            scales = list(masked.mask.parameters())
+            optimizers["scales"] = Optimization(torch.optim.SGD(scales, self.config.scale_lr, self.config.momentum))
         return optimizers
 
     def training_step(self, modules: nn.ModuleDict, step: Step) -> None:
@@ -69,6 +70,6 @@ class Aslp(SampledSearch["Aslp.Config"]):
         if not self.config.weight_rescale:
             passes = [("scores",)]
         for number, names in enumerate(passes):
-            modules["network"].draw(step.generator("masks", number))
+            masked_network(modules).draw(step.generator("masks", number))
             step.backward(lambda batch: self.loss(modules, batch, step), step.parameters(*names))
             step.update(*names)

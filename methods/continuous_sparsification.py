@@ -16,7 +16,7 @@ from subnetbench.harness.training.step import Batch, Step
 from subnetbench.methods.lottery_ticket import copy_state
 from subnetbench.methods.parts.classifying import ClassifierConfig, ClassifierMethod
 from subnetbench.methods.parts.mask_statistics import mask_statistics
-from subnetbench.methods.parts.masking import MaskedModel, mask_network
+from subnetbench.methods.parts.masking import MaskedModel, mask_network, masked_network
 from subnetbench.methods.parts.masks import ContinuousMask, between_rounds_, temperature_at
 from subnetbench.methods.parts.schedules import MultiStep
 
@@ -104,7 +104,7 @@ class ContinuousSparsification(ClassifierMethod["ContinuousSparsification.Config
         return f"{self.config.epochs * (self.config.rounds + 1)} epochs x {len(data.train)} images"
 
     def start_stage(self, modules: nn.ModuleDict, stage: Stage, context: Context) -> None:
-        masked: MaskedModel = modules["network"]
+        masked = masked_network(modules)
         config = self.config
         if stage.name == TICKET:
             self.state["search"] = copy_state(masked.base)
@@ -115,12 +115,12 @@ class ContinuousSparsification(ClassifierMethod["ContinuousSparsification.Config
                 between_rounds_(
                     masked.score(name),
                     config.mask_initial_value,
-                    float(masked.mask.temperature),
+                    float(temperature_of(masked)),
                     config.round_transition,
                 )
 
     def optimizers(self, modules: nn.ModuleDict, stage: Stage, context: Context) -> dict[str, Optimization]:
-        masked: MaskedModel = modules["network"]
+        masked = masked_network(modules)
         config = self.config
         # Set here because it is called on every start of a stage, a resumed one too.
         masked.mode = "final" if stage.name == TICKET else "search"
@@ -146,21 +146,21 @@ class ContinuousSparsification(ClassifierMethod["ContinuousSparsification.Config
         return tuple(round(share * self.config.epochs) - skipped for share in self.config.milestones)
 
     def on_epoch_start(self, modules: nn.ModuleDict, stage: Stage, epoch: int, context: Context) -> None:
-        masked: MaskedModel = modules["network"]
+        masked = masked_network(modules)
         if stage.name == "round1" and epoch == self.config.rewind_epoch and not self.config.prune_only:
             self.state["rewind"] = copy_state(masked.base)
         if stage.name != TICKET and self.config.temperature_step == "epoch":
-            masked.mask.temperature.fill_(temperature_at(epoch, stage.epochs, self.config.final_temperature))
+            temperature_of(masked).fill_(temperature_at(epoch, stage.epochs, self.config.final_temperature))
 
     def training_step(self, modules: nn.ModuleDict, step: Step) -> None:
-        masked: MaskedModel = modules["network"]
+        masked = masked_network(modules)
         if masked.mode == "search" and self.config.temperature_step == "step":
             now = temperature_at(step.progress.step, step.progress.total_steps, self.config.final_temperature)
-            masked.mask.temperature.fill_(now)
+            temperature_of(masked).fill_(now)
         super().training_step(modules, step)
 
     def loss(self, modules: nn.ModuleDict, batch: Batch, step: Step) -> dict[str, Tensor]:
-        masked: MaskedModel = modules["network"]
+        masked = masked_network(modules)
         weights, gate_sum = masked.effective_weights()
         logits = masked.call(weights, batch.images).float()
         cross_entropy = F.cross_entropy(logits, batch.labels)
@@ -170,7 +170,7 @@ class ContinuousSparsification(ClassifierMethod["ContinuousSparsification.Config
         return {"loss": loss, "cross_entropy": cross_entropy, "gates": gate_sum, "accuracy": correct}
 
     def variants(self, modules: nn.ModuleDict, context: Context) -> list[Variant]:
-        masked: MaskedModel = modules["network"]
+        masked = masked_network(modules)
         share = mask_statistics(masked)[0].pruned_fraction
         details: dict[str, float | str] = {"masked_sparsity": share}
         found = [Variant(TICKET, lambda: masked.finalise().eval(), self.preprocessing(context), details=details)]
@@ -189,3 +189,8 @@ class ContinuousSparsification(ClassifierMethod["ContinuousSparsification.Config
                 keep = masked.mask.keep(masked.score(name))
                 plain.get_parameter(name).mul_(keep * masked.mask.gain(layer, keep))
         return plain
+
+
+def temperature_of(masked: MaskedModel) -> Tensor:
+    """The 0-d buffer that holds beta."""
+    return masked.mask.get_buffer("temperature")

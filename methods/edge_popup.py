@@ -10,6 +10,7 @@ from subnetbench.harness.context import Context
 from subnetbench.harness.method import Optimization, Stage
 from subnetbench.harness.registry import register_method
 from subnetbench.methods.parts.mask_searching import FrozenSearch, FrozenSearchConfig
+from subnetbench.methods.parts.masking import masked_network
 from subnetbench.methods.parts.masks import EdgePopupMask
 
 
@@ -47,4 +48,4 @@ class EdgePopup(FrozenSearch["EdgePopup.Config"]):
         return EdgePopupMask(self.config.sparsity, rule=self.config.rule)
 
     def optimizers(self, modules: nn.ModuleDict, stage: Stage, context: Context) -> dict[str, Optimization]:
-        return {"scores": self.sgd(modules["network"].score_parameters())}
+        return {"scores": self.sgd(masked_network(modules).score_parameters())}

@@ -11,7 +11,7 @@ from subnetbench.harness.data import TaskData
 from subnetbench.harness.method import Optimization, Stage, Variant
 from subnetbench.harness.registry import register_method
 from subnetbench.methods.parts.classifying import ClassifierConfig, ClassifierMethod
-from subnetbench.methods.parts.masking import MaskedModel, mask_network
+from subnetbench.methods.parts.masking import mask_network, masked_network
 from subnetbench.methods.parts.masks import FixedMask
 from subnetbench.methods.parts.pruning import lottery_sparsities, magnitude_masks
 
@@ -57,7 +57,7 @@ class LotteryTicket(ClassifierMethod["LotteryTicket.Config"]):
         return f"{self.config.epochs * (1 + len(self._levels()))} epochs x {len(data.train)} images"
 
     def start_stage(self, modules: nn.ModuleDict, stage: Stage, context: Context) -> None:
-        masked: MaskedModel = modules["network"]
+        masked = masked_network(modules)
         names = [each.name for each in self.stages(context)]
         level = names.index(stage.name)
         if level == 0:
@@ -70,13 +70,13 @@ class LotteryTicket(ClassifierMethod["LotteryTicket.Config"]):
     def on_epoch_start(self, modules: nn.ModuleDict, stage: Stage, epoch: int, context: Context) -> None:
         first = self.stages(context)[0].name
         if stage.name == first and epoch == self.config.rewind_epoch:
-            self.state["rewind"] = copy_state(modules["network"].base)
+            self.state["rewind"] = copy_state(masked_network(modules).base)
 
     def optimizers(self, modules: nn.ModuleDict, stage: Stage, context: Context) -> dict[str, Optimization]:
-        return {"weights": self.sgd(modules["network"].base.parameters())}
+        return {"weights": self.sgd(masked_network(modules).base.parameters())}
 
     def variants(self, modules: nn.ModuleDict, context: Context) -> list[Variant]:
-        masked: MaskedModel = modules["network"]
+        masked = masked_network(modules)
         return [Variant("ticket", lambda: masked.finalise().eval(), self.preprocessing(context))]
 
 

@@ -12,6 +12,7 @@ from subnetbench.harness.registry import register_method
 from subnetbench.harness.training.step import Step
 from subnetbench.methods.parts.classifying import Schedule
 from subnetbench.methods.parts.mask_searching import SampledSearch, SampledSearchConfig
+from subnetbench.methods.parts.masking import masked_network
 from subnetbench.methods.parts.masks import Supermask as SupermaskMask
 
 
@@ -42,8 +43,8 @@ class Supermask(SampledSearch["Supermask.Config"]):
         return SupermaskMask(rescale=self.config.weight_rescale, initial_value=self.config.initial_value)
 
     def optimizers(self, modules: nn.ModuleDict, stage: Stage, context: Context) -> dict[str, Optimization]:
-        return {"scores": self.sgd(modules["network"].score_parameters())}
+        return {"scores": self.sgd(masked_network(modules).score_parameters())}
 
     def training_step(self, modules: nn.ModuleDict, step: Step) -> None:
-        modules["network"].draw(step.generator("masks"))
+        masked_network(modules).draw(step.generator("masks"))
         super().training_step(modules, step)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -63,7 +63,7 @@ def compare(
     metric: Metrics = None,
     where: Where = None,
     test: Annotated[
-        str, typer.Option("--test", help="Test of rows with matching seeds: t, permutation, wilcoxon.")
+        Literal["t", "sign_flip", "wilcoxon"], typer.Option("--test", help="Test of rows with matching seeds.")
     ] = "t",
     margin: Annotated[
         float, typer.Option("--margin", help="How much worse is acceptable, in the metric's unit.")
@@ -86,14 +86,7 @@ def compare(
     from subnetbench.harness.leaderboard.compare_formats import render
 
     _check_folders([a, b])
-    settings = Settings(
-        metrics=metric,
-        where=where,
-        test=test,
-        confidence=confidence,
-        margin=margin,
-        across=across or (),  # type: ignore[arg-type]
-    )
+    settings = Settings(metric, where, test=test, confidence=confidence, margin=margin, across=across or ())
     differences = compare_boards(Leaderboard(a), Leaderboard(b), settings)
     typer.echo(render(differences, format, width=_width()).rstrip("\n"))
     if differences.exit_status:

@@ -19,7 +19,7 @@ def classification_metrics(batches: Iterable[tuple[torch.Tensor, torch.Tensor]])
     samples, classes, loss = 0, 0, 0.0
     within = {1: 0, 5: 0}
     for logits, labels in batches:
-        logits, labels = logits.float(), labels.to(logits.device)
+        logits, labels = logits.float(), labels.to(logits.device).long()
         classes = logits.shape[1]
         if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
             raise DataError(f"labels {int(labels.min())}..{int(labels.max())} do not fit {classes} logits")

@@ -89,10 +89,12 @@ def _ranks_by_row(scores: np.ndarray, items: np.ndarray) -> torch.Tensor:
         for row in rows:
             wanted = items[row, real[row]]
             if len(wanted) <= MOST_COUNTED:
-                find = _count
+                found = _count(scores[row], wanted)
+            elif len(wanted) * BUCKETS_SHARE <= n:
+                found = _count_and_sort(scores[row], wanted)
             else:
-                find = _count_and_sort if len(wanted) * BUCKETS_SHARE <= n else _sort
-            result[row, real[row]] = find(scores[row], wanted)
+                found = _sort(scores[row], wanted)
+            result[row, real[row]] = found
 
     # Counting is made of calls too short to gain from a second thread.
     rank(np.flatnonzero(sizes <= MOST_COUNTED))
@@ -100,12 +102,13 @@ def _ranks_by_row(scores: np.ndarray, items: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(result)
 
 
-def _count(row: np.ndarray, wanted: np.ndarray) -> list[int]:
+def _count(row: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """Ranks of a few items: two comparisons of the row with each item's score."""
-    return [
+    better = [
         np.count_nonzero(row[:item] >= row[item]) + np.count_nonzero(row[item + 1 :] > row[item])
         for item in wanted.tolist()
     ]
+    return np.array(better, dtype=np.int64)
 
 
 def _count_and_sort(row: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -122,11 +125,11 @@ def _count_and_sort(row: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     mixed = np.zeros(_BUCKETS, dtype=bool)
     mixed[of_wanted] = True
     candidates = np.flatnonzero(mixed.take(bucket))
-    rank_of = np.empty(len(candidates), dtype=np.int64)
-    rank_of[_row_order(row[candidates])] = np.arange(len(candidates))
+    among = np.empty(len(row), dtype=np.int64)
+    among[candidates[_row_order(row[candidates])]] = np.arange(len(candidates))
     others = np.bincount(bucket, minlength=_BUCKETS)
     others[mixed] = 0
-    return rank_of[np.searchsorted(candidates, wanted)] + others.cumsum()[of_wanted]
+    return among[wanted] + others.cumsum()[of_wanted]
 
 
 def _sort(row: np.ndarray, wanted: np.ndarray) -> np.ndarray:

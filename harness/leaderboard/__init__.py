@@ -1,4 +1,7 @@
-"""Leaderboards over records: `Leaderboard(paths)`, `render`, `compare`. Importing this imports pandas, never torch."""
+"""Leaderboards over records. Importing this imports pandas, never torch.
+
+What changed between two of them: `subnetbench.harness.leaderboard.compare`.
+"""
 
 from subnetbench.harness.leaderboard.board import Leaderboard
 from subnetbench.harness.leaderboard.formats import FORMATS, render, write

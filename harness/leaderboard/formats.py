@@ -7,19 +7,22 @@ characters, and escaped for the format.
 import json
 import math
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from io import StringIO
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import pandas as pd
+from rich.cells import cell_len, chop_cells
 
 from subnetbench.harness.errors import UserError, unknown
 from subnetbench.harness.leaderboard.frames import View, tidy, view_of
 from subnetbench.harness.leaderboard.notes import notes
 from subnetbench.harness.leaderboard.published import Figure
-from subnetbench.harness.leaderboard.tables import Document, Table, document
+from subnetbench.harness.leaderboard.tables import Document, document
 
 if TYPE_CHECKING:
     from subnetbench.harness.leaderboard.board import Leaderboard
@@ -79,52 +82,85 @@ def clean(text: str) -> str:
 
 
 def terminal(content: Document, width: int = 120) -> str:
-    """Tables that fit `width`: where a table is wider, its figures go on below, beside the same names."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table as RichTable
-    from rich.text import Text
+    """Tables that fit `width`: where a table is wider, its figures go on below, beside the same names.
 
-    printed = StringIO()
-    console = Console(file=printed, width=width, highlight=False, color_system=None)
+    Laid out here and not by rich, which takes a minute for the tables of a million scores.
+    """
+    lines: list[str] = []
     for table in content.tables:
-        console.print(Text(clean(table.title)))
-        for columns in _pieces(table, width):
-            grid = RichTable(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-            for i in columns:
-                header = Text(clean(table.headers[i]).replace("_", "\n" if table.numeric[i] else "_"))
-                if table.numeric[i]:
-                    grid.add_column(header, justify="right", no_wrap=True)
-                else:
-                    grid.add_column(header, overflow="fold", max_width=_WIDEST_NAME)
-            for line in table.cells:
-                grid.add_row(*(Text(clean(line[i])) for i in columns))
-            console.print(grid)
+        lines += [*_wrap(clean(table.title), width), ""]
+        names = len(table.numeric) - sum(table.numeric)
+        widest = max(_NARROWEST_NAME, min(_WIDEST_NAME, width * 2 // 3 // max(names, 1)))
+        columns = [
+            _Column(
+                [header] if not numeric else header.split("_"),
+                [clean(line[i]) for line in table.cells],
+                numeric,
+                widest,
+            )
+            for i, (header, numeric) in enumerate(zip(table.headers, table.numeric, strict=True))
+        ]
+        for piece in _pieces(columns, width):
+            lines += [*_layout(piece), ""]
     for note in content.notes:
-        console.print(Text(clean(note)))
-    return printed.getvalue()
+        lines += _wrap(clean(note), width)
+    return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
-_WIDEST_NAME = 40
+_NARROWEST_NAME, _WIDEST_NAME = 10, 40
+_GAP = "  "
 
 
-def _pieces(table: Table, width: int) -> list[list[int]]:
+@dataclass(frozen=True)
+class _Column:
+    header: list[str]
+    cells: list[str]
+    numeric: bool
+    widest: int
+
+    @cached_property
+    def width(self) -> int:
+        widest = max(map(cell_len, [*self.header, *self.cells]))
+        return widest if self.numeric else min(widest, self.widest)
+
+    def pad(self, text: str) -> str:
+        space = " " * (self.width - cell_len(text))
+        return space + text if self.numeric else text + space
+
+    def fold(self, text: str) -> list[str]:
+        return [text] if cell_len(text) <= self.width else chop_cells(text, self.width)
+
+
+def _pieces(columns: list[_Column], width: int) -> list[list[_Column]]:
     """The columns of each part of a table: the rank and all names, and as many figures as fit beside them."""
-    lengths = [
-        max([max(map(len, header.split("_") if numeric else [header])), *(len(line[i]) for line in table.cells)])
-        for i, (header, numeric) in enumerate(zip(table.headers, table.numeric, strict=True))
-    ]
-    names = [i for i, header in enumerate(table.headers) if not table.numeric[i] or header == "rank"]
-    taken = sum(min(lengths[i], _WIDEST_NAME) + 3 for i in names)
-    pieces: list[list[int]] = [[]]
-    room = width - taken
-    for i in sorted(set(range(len(lengths))) - set(names)):
-        if lengths[i] + 3 > room and pieces[-1]:
-            pieces.append([])
-            room = width - taken
-        pieces[-1].append(i)
-        room -= lengths[i] + 3
-    return [sorted([*names, *piece]) for piece in pieces]
+    names = [column for column in columns if not column.numeric or column.header == ["rank"]]
+    room = width - sum(column.width + len(_GAP) for column in names)
+    pieces: list[list[_Column]] = [[]]
+    taken = 0
+    for column in columns:
+        if column not in names:
+            if taken + column.width > room and pieces[-1]:
+                pieces.append([])
+                taken = 0
+            pieces[-1].append(column)
+            taken += column.width + len(_GAP)
+    return [[*names, *piece] for piece in pieces]
+
+
+def _layout(columns: list[_Column]) -> Iterator[str]:
+    height = max(len(column.header) for column in columns)
+    for i in range(height):
+        yield _GAP.join(c.pad(([""] * (height - len(c.header)) + c.header)[i]) for c in columns)
+    yield "─" * (sum(column.width + len(_GAP) for column in columns) - len(_GAP))
+    for cells in zip(*(column.cells for column in columns), strict=True):
+        folded = [column.fold(cell) for column, cell in zip(columns, cells, strict=True)]
+        for parts in zip_longest(*folded, fillvalue=""):
+            yield _GAP.join(column.pad(part) for column, part in zip(columns, parts, strict=True))
+
+
+def _wrap(text: str, width: int) -> list[str]:
+    indent = text[: len(text) - len(text.lstrip())]
+    return textwrap.wrap(text, max(width, 20), subsequent_indent=indent) or [""]
 
 
 def markdown(content: Document) -> str:
@@ -205,7 +241,10 @@ def _no_formula(text: str) -> str:
 def plain_records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """The lines of a frame for JSON, which has no NaN and no infinity."""
     return [
-        {str(name): None if isinstance(value, float) and not math.isfinite(value) else value for name, value in line.items()}
+        {
+            str(name): None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in line.items()
+        }
         for line in frame.to_dict("records")
     ]
 

@@ -24,6 +24,7 @@ def notes(board: "Leaderboard", rows: pd.DataFrame) -> list[str]:
     """One sentence each, for the rows that are shown."""
     return [
         *_left_out(board),
+        *_not_shown(board, rows),
         *_counted(board),
         *_kept_apart(board, rows),
         *_together(board, rows),
@@ -51,6 +52,11 @@ def _left_out(board: "Leaderboard") -> Iterator[str]:
         yield from (f"  {item.path}: {item.reason}" for item in records.skipped[:_SHOWN])
         if len(records.skipped) > _SHOWN:
             yield f"  and {len(records.skipped) - _SHOWN} more"
+
+
+def _not_shown(board: "Leaderboard", rows: pd.DataFrame) -> Iterator[str]:
+    if hidden := set(board.rows["split"]) - set(rows["split"]) - {""}:
+        yield f"Rows on other splits are not shown: {_list(hidden)}."
 
 
 def _counted(board: "Leaderboard") -> Iterator[str]:

@@ -103,7 +103,8 @@ class Step:
         for value in self._weighted(loss, reduction):
             for i, gradient in enumerate(torch.autograd.grad(value, inputs, allow_unused=True)):
                 if gradient is not None:
-                    total[i] = gradient if total[i] is None else total[i] + gradient
+                    before = total[i]
+                    total[i] = gradient if before is None else before + gradient
         self._average([gradient for gradient in total if gradient is not None])
         return total
 
@@ -175,9 +176,7 @@ class LogSums:
 
     def add(self, values: Mapping[str, Tensor | float], weight: float) -> None:
         for name, value in values.items():
-            value = (
-                value.detach() if isinstance(value, Tensor) else torch.tensor(float(value), device=self._device)
-            )
+            value = value.detach() if isinstance(value, Tensor) else torch.tensor(float(value), device=self._device)
             term = value.to(torch.float64) * weight
             self._sums[name] = self._sums[name] + term if name in self._sums else term
             self._weights[name] = self._weights.get(name, 0.0) + weight

@@ -78,13 +78,14 @@ class ClassifierMethod(TrainableMethod[ConfigT]):
         return {"loss": F.cross_entropy(logits.float(), batch.labels), "accuracy": correct}
 
     def sgd(self, parameters: Any, **replaced: Any) -> Optimization:
-        """SGD with the config's learning rate, momentum, decay and schedule, unless `replaced`."""
+        """Fused SGD with the config's learning rate, momentum, decay and schedule, unless `replaced`."""
         config = self.config
         options = {
             "lr": config.lr,
             "momentum": config.momentum,
             "nesterov": config.nesterov,
             "weight_decay": config.weight_decay,
+            "fused": True,
             **replaced,
         }
         return Optimization(torch.optim.SGD(parameters, **options), make_schedule(config.schedule))

@@ -1,7 +1,7 @@
 """The base of methods that train an embedding network for retrieval: config, views and optimizer that they share."""
 
 from dataclasses import replace
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 import numpy as np
 import torch
@@ -87,14 +87,12 @@ class EmbeddingMethod(TrainableMethod[ConfigT]):
         config = self.config
         if config.augment == "none":
             return None
-        area = {"area": (config.crop_area, 1.0), "flip": config.flip}
-        return (
-            ViewOptions(mixup_alpha=0, **area) if config.augment == "crop_colour" else replace(CROPS_AND_FLIPS, **area)
-        )
+        chosen = ViewOptions(mixup_alpha=0) if config.augment == "crop_colour" else CROPS_AND_FLIPS
+        return replace(chosen, area=(config.crop_area, 1.0), flip=config.flip)
 
     def optimizers(self, modules: nn.ModuleDict, stage: Stage, context: Context) -> dict[str, Optimization]:
         config = self.config
-        network: EmbeddingNetwork = modules["network"]
+        network = cast(EmbeddingNetwork, modules["network"])
         groups = network.parameter_groups(config.lr, config.weight_decay)
         return {"weights": Optimization(make_optimizer(config.optimizer, groups), make_schedule(config.schedule))}
 

@@ -16,7 +16,7 @@ from subnetbench.harness.records import Score
 from subnetbench.methods.parts.classifying import ClassifierConfig, ClassifierMethod
 from subnetbench.methods.parts.initialisation import kaiming_normal_, signed_constant_
 from subnetbench.methods.parts.mask_statistics import mask_statistics
-from subnetbench.methods.parts.masking import MaskedModel, mask_network
+from subnetbench.methods.parts.masking import MaskedModel, mask_network, masked_network
 from subnetbench.methods.parts.masks import Mask
 
 EVALUATION_BATCH = 256
@@ -60,7 +60,7 @@ class FrozenSearch(ClassifierMethod[ConfigT]):
         return usual
 
     def variants(self, modules: nn.ModuleDict, context: Context) -> list[Variant]:
-        masked: MaskedModel = modules["network"]
+        masked = masked_network(modules)
         return [Variant("subnetwork", lambda: masked.finalise().eval(), self.preprocessing(context))]
 
 
@@ -91,7 +91,7 @@ class SampledSearch(FrozenSearch[SampledT]):
 
     def evaluate(self, modules: nn.ModuleDict, context: Context, split: str = "test") -> list[Score]:
         scores = super().evaluate(modules, context, split)
-        masked: MaskedModel = modules["network"]
+        masked = masked_network(modules)
         generator = context.torch_generator("evaluation", "masks", device=context.device)
         draws = [
             self._sampled_metrics(masked, context.data.split(split), context, generator)["top1"]
@@ -114,7 +114,7 @@ class SampledSearch(FrozenSearch[SampledT]):
         if self.config.preset != "paper":
             return super().validate(modules, stage, context)
         generator = context.torch_generator("evaluation", stage.name, self._validations(), device=context.device)
-        return self._sampled_metrics(modules["network"], context.data.validation, context, generator)
+        return self._sampled_metrics(masked_network(modules), context.data.validation, context, generator)
 
     def _validations(self) -> int:
         self.state["validations"] = self.state.get("validations", 0) + 1

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -206,6 +206,11 @@ def mask_network(
     for parameter in frozen[freeze]:
         parameter.requires_grad_(False)
     return MaskedModel(module, copy.deepcopy(mask), chosen, generator)
+
+
+def masked_network(modules: nn.ModuleDict) -> MaskedModel:
+    """The masked network of a method whose modules hold it under `network`."""
+    return cast(MaskedModel, modules["network"])
 
 
 def _get(module: nn.Module, name: str) -> Any:

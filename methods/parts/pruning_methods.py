@@ -11,7 +11,7 @@ from subnetbench.harness.context import Context
 from subnetbench.harness.data import TaskData
 from subnetbench.harness.method import Optimization, Stage, Variant
 from subnetbench.methods.parts.classifying import ClassifierConfig, ClassifierMethod
-from subnetbench.methods.parts.masking import MaskedModel, mask_network
+from subnetbench.methods.parts.masking import MaskedModel, mask_network, masked_network
 from subnetbench.methods.parts.masks import FixedMask
 
 
@@ -57,13 +57,13 @@ class PruningMethod(ClassifierMethod[ConfigT]):
 
     def start_stage(self, modules: nn.ModuleDict, stage: Stage, context: Context) -> None:
         if stage.name == "pruned":
-            modules["network"].set_masks(self.choose(modules["network"], context))
+            masked_network(modules).set_masks(self.choose(masked_network(modules), context))
 
     def optimizers(self, modules: nn.ModuleDict, stage: Stage, context: Context) -> dict[str, Optimization]:
         finetuning = stage.name == "pruned" and self.config.when == "after"
         rate = {"lr": self.config.finetune_lr} if finetuning else {}
-        return {"weights": self.sgd(modules["network"].base.parameters(), **rate)}
+        return {"weights": self.sgd(masked_network(modules).base.parameters(), **rate)}
 
     def variants(self, modules: nn.ModuleDict, context: Context) -> list[Variant]:
-        masked: MaskedModel = modules["network"]
+        masked = masked_network(modules)
         return [Variant("subnetwork", lambda: masked.finalise().eval(), self.preprocessing(context))]

@@ -115,8 +115,9 @@ def slim_layer(layer: nn.Module, outputs: Sequence[int], switch: WidthSwitch, *,
 
     `outputs` are its channel counts, one a width; with `parts` those of each of as many stacked matrices.
     """
-    layer.__class__ = _slimmable_class(type(layer))
-    layer.switch, layer.outputs, layer.parts = switch, tuple(outputs), parts  # type: ignore[assignment]
+    slim: Any = layer
+    slim.__class__ = _slimmable_class(slim.__class__)
+    slim.switch, slim.outputs, slim.parts = switch, tuple(outputs), parts
 
 
 class SlimmableBatchNorm(nn.Module):
@@ -198,7 +199,7 @@ def narrow_own(
     if not parameters and not numbers:
         return
     owner: Any = module
-    owner.__class__ = _owner_class(type(module), tuple(parameters), numbers)
+    owner.__class__ = _owner_class(owner.__class__, tuple(parameters), numbers)
     owner.switch, owner.sizes = switch, {**parameters, **dict.fromkeys(numbers, heads)}
 
 

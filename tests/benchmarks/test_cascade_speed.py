@@ -2,10 +2,9 @@
 
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from statistics import median
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -34,21 +33,30 @@ def resident_bytes() -> int:
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def seconds(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
+def cpu_seconds(work: Callable[[], object]) -> float:
+    """CPU time of this process, which other work on the machine hardly changes."""
+    start = time.process_time()
     work()
-    return time.perf_counter() - start
+    return time.process_time() - start
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Waiting threads count as CPU time, so figures are taken on one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.mark.timeout(1800)
+@pytest.mark.usefixtures("one_thread")
 def test_cascade_against_one_matrix_product(benchmark):
     """10,000 queries over 100,000 images, against the matrix product of level 0 and its top k alone."""
     generator = torch.Generator().manual_seed(0)
     images = [torch.randn(IMAGES, WIDTH, generator=generator)]
     images.append(images[0] + 0.5 * torch.randn(IMAGES, WIDTH, generator=generator))
-    # queries near images, as texts are, a tenth of which are asked for
-    hot = torch.randint(IMAGES // 10, (QUERIES,), generator=generator)
-    texts = images[0][hot] + 2 * torch.randn(QUERIES, WIDTH, generator=generator)
+    texts = torch.randn(QUERIES, WIDTH, generator=generator)
 
     def level(number: int) -> Level:
         return Level(
@@ -60,25 +68,26 @@ def test_cascade_against_one_matrix_product(benchmark):
 
     cascade = Cascade([level(0), level(1)], IMAGES)
     cascade.build()
-    base = F.normalize(images[0], dim=1)
-    queries = F.normalize(texts, dim=1)
     before = resident_bytes()
-    whole = seconds(lambda: cascade.search(range(QUERIES), k=K, m=[M]))
+    first_time = cpu_seconds(lambda: cascade.search(range(QUERIES), k=K, m=[M]))
     grown = resident_bytes() - before
-    # both take turns, so that other work on the machine slows both
-    ratios = []
-    for part in np.arange(5120).reshape(20, 256):
-        rows = queries[torch.from_numpy(part)]
-        plain = seconds(lambda rows=rows: (rows @ base.T).topk(M, dim=1))
-        ratios.append(seconds(lambda part=part: cascade.search(part.tolist(), k=K, m=[M])) / plain)
-    benchmark.extra_info["ratio_to_matrix_product_and_top_k"] = median(ratios)
+    base, queries = F.normalize(images[0], dim=1), F.normalize(texts, dim=1)
+    ratios: dict[int, list[float]] = {1: [], 256: []}
+    for batch, found in ratios.items():
+        for start in range(0, 10 * batch, batch):
+            rows = range(start, start + batch)
+            plain = cpu_seconds(lambda rows=rows: (queries[rows.start : rows.stop] @ base.T).topk(M, dim=1))
+            found.append(cpu_seconds(lambda rows=rows: cascade.search(rows, k=K, m=[M])) / plain)
+    benchmark.extra_info["ratio_one_by_one"] = median(ratios[1])
+    benchmark.extra_info["ratio_in_batches"] = median(ratios[256])
+    benchmark.extra_info["first_time_ratio"] = first_time / QUERIES / (plain / 256)
+    benchmark.extra_info["cpu_ms_per_query"] = 1000 * first_time / QUERIES
     benchmark.extra_info["memory_grown_mib"] = grown / 2**20
-    benchmark.extra_info["measured_f"] = cascade.cached_fractions()[1]
-    benchmark.extra_info["milliseconds_per_query_cold"] = 1000 * whole / QUERIES
-    benchmark.pedantic(lambda: cascade.search([0], k=K, m=[M]), rounds=20)
-    assert median(ratios) < 1.25
+    benchmark.pedantic(lambda: cascade.search(range(256), k=K, m=[M]), rounds=5)
+    assert median(ratios[1]) < 1.2
+    assert median(ratios[256]) < 1.2
     # the cache of level 1, the old one while it grows, and blocks: far from 4 GB of scores
-    assert grown < 1.5 * IMAGES * WIDTH * 4 + 500 * 2**20
+    assert grown < 1.5 * IMAGES * WIDTH * 4 + 300 * 2**20
 
 
 def vit_b16_gradients() -> CalibrationGradients:
@@ -111,7 +120,8 @@ def test_fisher_tuning_at_vit_b16(benchmark):
     masks = random_masks(kept, seed=0)
     batches = [torch.randn(32, 3, 224, 224) for _ in range(8)]
     with torch.inference_mode():
-        forward = seconds(lambda: vit(batches[0])) * len(batches)
-    benchmark.pedantic(lambda: tune_masks(vit, masks, batches), rounds=1)
-    benchmark.extra_info["in_forward_passes"] = benchmark.stats["mean"] / forward
-    assert benchmark.stats["mean"] < 8 * forward + 120
+        forward = cpu_seconds(lambda: vit(batches[0])) * len(batches)
+    tuning = cpu_seconds(lambda: benchmark.pedantic(lambda: tune_masks(vit, masks, batches), rounds=1))
+    benchmark.extra_info["cpu_seconds"] = tuning
+    benchmark.extra_info["cpu_seconds_of_a_dense_forward_pass"] = forward
+    assert tuning < 6 * forward + 120

@@ -13,7 +13,7 @@ import torch
 from subnetbench.harness.run_folder import find_runs
 from subnetbench.harness.state_files import load_state
 
-TRAINING = ["--set", "network=conv2", "--set", "image_size=8", "--set", "batch_size=16", "--epochs", "6"]
+TRAINING = ["--set", "network=conv2", "--set", "image_size=8", "--set", "batch_size=16", "--epochs", "2"]
 
 
 def processes_of(folder: Path) -> list[int]:
@@ -60,7 +60,7 @@ def test_sigkill_at_any_moment_changes_no_bit(subnetbench, start, tmp_path, proc
 
     moments = random.Random(processes)
     killed = tmp_path / "killed"
-    for _ in range(3):
+    for _ in range(2):
         driver = start(*arguments, "killed")
         wait_for(lambda: processes_of(killed) and list(killed.glob("runs/*/last.safetensors")))
         time.sleep(moments.uniform(0.0, 0.6))
@@ -81,7 +81,7 @@ def test_sigkill_at_any_moment_changes_no_bit(subnetbench, start, tmp_path, proc
 
 
 def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(subnetbench, start, tmp_path):
-    arguments = ["run", "edge_popup", "emoji", *TRAINING, "--epochs", "40", "--tracker", "none", "--out", "out"]
+    arguments = ["run", "edge_popup", "emoji", *TRAINING, "--epochs", "8", "--tracker", "none", "--out", "out"]
     driver = start(*arguments)
     wait_for(lambda: any((run.progress() or {}).get("step", 0) > 3 for run in find_runs(tmp_path / "out")))
     os.killpg(driver.pid, signal.SIGINT)
@@ -102,7 +102,7 @@ def test_a_killed_rank_ends_its_run_and_leaves_the_others(subnetbench, start, tm
 name: two
 defaults: {dataset: emoji, config: {network: conv2, image_size: 8, batch_size: 16}, compute: {device: cpu}}
 runs:
-  - {method: edge_popup, config: {epochs: 60}, compute: {processes: 2}}
+  - {method: edge_popup, config: {epochs: 20}, compute: {processes: 2}}
   - {method: dense, config: {epochs: 2}}
 """
     )

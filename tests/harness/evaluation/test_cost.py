@@ -137,6 +137,15 @@ def test_slow_networks_are_measured_less_often(watch):
     assert found["latency_ms"] == pytest.approx(2)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_peak_memory_on_the_device():
+    module = nn.Conv2d(3, 64, 3, padding=1).eval().cuda()
+    found = cost(module, (3, 32, 32), device="cuda", batch_size=16)
+    inputs_and_outputs = 4 * 16 * (3 + 64) * 32 * 32
+    assert inputs_and_outputs <= found["peak_memory_bytes"] < torch.cuda.get_device_properties(0).total_memory
+    assert found.keys() <= METRICS.keys()
+
+
 def test_all_costs_are_in_the_table_and_nothing_changes():
     module = network()
     before = {name: value.clone() for name, value in module.state_dict().items()}

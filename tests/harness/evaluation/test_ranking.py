@@ -69,6 +69,20 @@ def test_all_ways_to_rank_agree_with_the_order(scores, data):
             assert np.array_equal(within[~unranked], expected[~unranked])
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("wanted", [3, 60, 600])
+@pytest.mark.parametrize("depth", [None, 20])
+def test_devices_agree(wanted, depth):
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(7, 3000, generator=generator).mul(50).round().div(50)
+    items = torch.randint(-1, 3000, (7, wanted), generator=generator)
+    assert torch.equal(ranking.descending_order(scores.cuda()).cpu(), ranking.descending_order(scores))
+    on_device, on_cpu = ranking.ranks(scores.cuda(), items.cuda(), depth).cpu(), ranking.ranks(scores, items)
+    known = on_cpu < (depth or 3000)
+    assert torch.equal(on_device[known], on_cpu[known])
+    assert (on_device[~known] >= (depth or 3000)).all()
+
+
 @pytest.mark.parametrize("wanted", [3, 60, 600])
 @pytest.mark.parametrize("step", [1e-7, 0.02])
 def test_long_rows_are_ranked_in_threads(wanted, step):

@@ -188,6 +188,19 @@ def test_map_agrees_with_scikit_learn():
     np.testing.assert_allclose(found, expected, atol=1e-12)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_devices_agree():
+    x, labels = embeddings(400, 20)
+    whole = x.mul(8).round()  # exact products
+    some = [np.array([1, 2, 3])] * 200
+    for query, relevance in (
+        (whole, Relevance.from_labels(labels)),
+        (whole[:200], Relevance.from_lists(some, [np.array([3, 4])] * 200, 400)),
+    ):
+        on_cpu = retrieval_metrics(query, whole, relevance, similarity="dot")
+        assert retrieval_metrics(query.cuda(), whole.cuda(), relevance, similarity="dot") == on_cpu
+
+
 def test_euclidean_ranks_by_distance():
     x, labels = embeddings(80, 5)
     y, gallery_labels = embeddings(60, 5, seed=1)

@@ -1,5 +1,3 @@
-import multiprocessing
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -114,37 +112,3 @@ def test_a_merge_that_cannot_write_removes_nothing(
         merging.merge(tmp_path)
     assert _rows(tmp_path) == before
     assert len(list((tmp_path / "records").iterdir())) == 4
-
-
-def _record_many(folder: Path, make_record: MakeRecord, start: int, count: int) -> None:
-    _write_some(make_record, folder, count, start)
-
-
-def _merge_often(folder: Path, until: float) -> None:
-    while time.monotonic() < until:
-        merge(folder)
-
-
-def test_writers_mergers_and_a_reader_at_once(make_record: MakeRecord, tmp_path: Path) -> None:
-    """Four processes record while two merge and this one polls: nothing lost, nothing twice, no error."""
-    (tmp_path / "records").mkdir()
-    context = multiprocessing.get_context("fork")
-    until = time.monotonic() + 4
-    writers = [context.Process(target=_record_many, args=(tmp_path, make_record, 100 * i, 25)) for i in range(4)]
-    mergers = [context.Process(target=_merge_often, args=(tmp_path, until)) for _ in range(2)]
-    for process in writers + mergers:
-        process.start()
-    seen: set[int] = set()
-    while any(process.is_alive() for process in writers + mergers):
-        records = read_records(tmp_path)
-        seeds = records.runs["seed"].to_pylist()
-        assert len(seeds) == len(set(seeds))
-        assert seen <= set(seeds)
-        assert records.skipped == ()
-        seen = set(seeds)
-    for process in writers + mergers:
-        process.join()
-        assert process.exitcode == 0
-    expected = {100 * i + j for i in range(4) for j in range(25)}
-    assert set(read_records(tmp_path).runs["seed"].to_pylist()) == expected
-    assert not list((tmp_path / "records").glob("*.tmp-*"))

@@ -1,0 +1,152 @@
+"""What retrieval metrics cost: against the bare search, against sorting, and against pytorch-metric-learning.
+
+Skipped by default. Run on two CPU threads with
+`OMP_NUM_THREADS=2 pytest -o addopts="--import-mode=importlib" tests/benchmarks/test_retrieval_speed.py -s`.
+The rivals take turns and the fastest run of each counts, so that other load on the machine hits all of them alike.
+"""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from subnetbench.harness.evaluation.relevance import Relevance
+from subnetbench.harness.evaluation.retrieval import retrieval_metrics
+from subnetbench.harness.evaluation.search import score_blocks
+
+DIMENSIONS = 512
+ROUNDS = 3
+MOST_MEMORY = 2 * 10**9
+
+
+def embeddings(images: int, images_a_class: int) -> tuple[torch.Tensor, np.ndarray]:
+    """Unit vectors around class centres, about as hard to search as a learned embedding."""
+    generator = torch.Generator().manual_seed(0)
+    classes = images // images_a_class
+    labels = torch.randint(classes, (images,), generator=generator)
+    centres = torch.randn(classes, DIMENSIONS, generator=generator)
+    noise = torch.randn(images, DIMENSIONS, generator=generator)
+    return torch.nn.functional.normalize(centres[labels] + 2.5 * noise, dim=1), labels.numpy()
+
+
+def fastest_in_turn(rivals: dict[str, Callable[[], object]], rounds: int = ROUNDS) -> dict[str, float]:
+    """Seconds of the fastest run of each."""
+    fastest = dict.fromkeys(rivals, float("inf"))
+    for _ in range(rounds):
+        for name, rival in rivals.items():
+            started = time.perf_counter()
+            rival()
+            fastest[name] = min(fastest[name], time.perf_counter() - started)
+    return fastest
+
+
+def report(benchmark, title: str, rivals: dict[str, Callable[[], object]], rounds: int = ROUNDS) -> dict[str, float]:
+    seconds = benchmark.pedantic(fastest_in_turn, args=(rivals, rounds), rounds=1)
+    print(f"\n{title}, {torch.get_num_threads()} threads")
+    for name, value in seconds.items():
+        print(f"  {name:40s}{value:8.2f} s")
+    benchmark.extra_info |= {"title": title, "seconds": seconds}
+    return seconds
+
+
+def search_only(x: torch.Tensor, k: int) -> None:
+    for _, scores in score_blocks(x, x):
+        scores.topk(k, dim=1)
+
+
+def map_by_argsort(x: torch.Tensor, labels: np.ndarray) -> float:
+    """Average precision with a sort of the gallery for every query; the products are made in blocks here too."""
+    precisions = []
+    for part, scores in score_blocks(x, x):
+        for query, row in zip(range(part.start, part.stop), scores.numpy(), strict=True):
+            order = np.argsort(-row)
+            hit = labels[order[order != query]] == labels[query]
+            if hit.any():
+                precisions.append(np.mean(np.cumsum(hit)[hit] / (np.flatnonzero(hit) + 1)))
+    return float(np.mean(precisions))
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("images_a_class", [4, 20, 200])
+def test_metrics_cost_little_more_than_the_search(benchmark, images_a_class):
+    x, labels = embeddings(20_000, images_a_class)
+    relevance = Relevance.from_labels(labels)
+    k = max(100, int(relevance.counts.max()))
+    rivals = {
+        f"blocked product with top {k}": lambda: search_only(x, k),
+        "default metrics, full rankings": lambda: retrieval_metrics(x, x, relevance),
+        "recall, r_precision, map_at_r": lambda: retrieval_metrics(
+            x, x, relevance, ["recall_at_1", "recall_at_10", "recall_at_100", "r_precision", "map_at_r"]
+        ),
+    }
+    search, *metrics = report(benchmark, f"20,000 x 20,000, {images_a_class} a class", rivals).values()
+    assert max(metrics) <= 1.5 * search
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(("images_a_class", "times"), [(4, 5), (20, 5), (200, 4)])
+def test_full_rankings_without_sorting_them(benchmark, images_a_class, times):
+    x, labels = embeddings(20_000, images_a_class)
+    relevance = Relevance.from_labels(labels)
+    assert map_by_argsort(x[:500], labels[:500]) == pytest.approx(
+        retrieval_metrics(x[:500], x[:500], Relevance.from_labels(labels[:500]), ["map"])["map"], abs=1e-6
+    )
+    rivals = {
+        "map": lambda: retrieval_metrics(x, x, relevance, ["map"]),
+        "map with an argsort for every query": lambda: map_by_argsort(x, labels),
+    }
+    ours, theirs = report(benchmark, f"20,000 x 20,000, {images_a_class} a class", rivals).values()
+    assert theirs >= times * ours
+
+
+@pytest.mark.timeout(3600)
+def test_a_large_test_set_against_pytorch_metric_learning(benchmark):
+    from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
+
+    x, labels = embeddings(60_502, 5)
+    calculator = AccuracyCalculator(
+        include=("precision_at_1", "r_precision", "mean_average_precision_at_r"), k=1000, device=torch.device("cpu")
+    )
+    names = ["recall_at_1", "recall_at_10", "recall_at_100", "recall_at_1000", "r_precision", "map_at_r"]
+    found = {}
+    rivals = {
+        "recall at 1, 10, 100, 1000, map_at_r": lambda: found.update(
+            ours=retrieval_metrics(x, x, Relevance.from_labels(labels), names)
+        ),
+        "AccuracyCalculator, k = 1000": lambda: found.update(
+            theirs=calculator.get_accuracy(x, torch.from_numpy(labels))
+        ),
+    }
+    ours, theirs = report(benchmark, "60,502 x 60,502, 5 a class", rivals, rounds=1).values()
+    assert found["ours"]["recall_at_1"] == pytest.approx(found["theirs"]["precision_at_1"], abs=1e-4)
+    assert found["ours"]["map_at_r"] == pytest.approx(found["theirs"]["mean_average_precision_at_r"], abs=1e-4)
+    assert ours <= theirs
+
+
+PEAK = """
+import resource, torch
+from subnetbench.harness.evaluation.relevance import Relevance
+from subnetbench.harness.evaluation.retrieval import retrieval_metrics
+
+labels = torch.randint({classes}, ({images},)).numpy()
+x = torch.randn({images}, {dimensions})
+retrieval_metrics(x, x, Relevance.from_labels(labels))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("images", [20_000, 60_502])
+def test_memory_is_bounded(benchmark, images):
+    """Of the whole process, torch and the embeddings included."""
+    code = PEAK.format(images=images, classes=images // 100, dimensions=64)
+    done = benchmark.pedantic(
+        subprocess.run, args=([sys.executable, "-c", code],), kwargs={"capture_output": True, "check": True}, rounds=1
+    )
+    peak = int(done.stdout)
+    print(f"\n{images:,} x {images:,}: at most {peak / 1e9:.2f} GB")
+    assert peak < MOST_MEMORY

@@ -1,0 +1,107 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from subnetbench.methods.parts.gradient_integration import draw_orders, integrate_in_place
+from subnetbench.methods.parts.retrieval_networks import ClassifiedEmbedding, ResNet
+from subnetbench.methods.parts.slimmable import SlimmableNetwork
+from subnetbench.methods.parts.width_gradients import (
+    filter_by_filter,
+    integrate_widths,
+    merge_sfsc,
+    shared_weights,
+)
+
+WIDTHS = (1.0, 0.5, 0.75)
+
+
+def switchnet() -> SlimmableNetwork:
+    torch.manual_seed(0)
+    backbone = ResNet("basic", (1, 1), width=4)
+    return SlimmableNetwork(
+        ClassifiedEmbedding(backbone, backbone.channels, 5, dim=6),
+        WIDTHS,
+        full_outputs=("projector.linear", "projector.norm"),
+        unchanged=("classifier",),
+    )
+
+
+def gradients_of(network: SlimmableNetwork):
+    generator = torch.Generator().manual_seed(1)
+    images, labels = torch.randn(6, 3, 24, 24, generator=generator), torch.arange(6) % 5
+    named = dict(network.named_parameters())
+    for i in range(len(WIDTHS)):
+        loss = F.cross_entropy(network(images, width=i)[1], labels)
+        yield dict(zip(named, torch.autograd.grad(loss, list(named.values()), allow_unused=True), strict=True))
+
+
+def test_shared_weights_are_those_of_convolutions_and_projections():
+    network = switchnet()
+    names = list(shared_weights(network))
+    assert names[0] == "network.backbone.conv1.weight"
+    assert names[-2:] == ["network.projector.linear.weight", "network.projector.linear.bias"]
+    assert not any("bn" in name or "norm" in name or "classifier" in name for name in names)
+    layer_norm = SlimmableNetwork(nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4)), (0.5, 1.0))
+    assert list(shared_weights(layer_norm)) == ["network.0.weight", "network.0.bias"]
+
+
+def test_shared_weights_are_integrated_and_the_rest_keeps_its_own():
+    network = switchnet()
+    gradients = list(gradients_of(network))
+    kept = [{name: None if g is None else g.clone() for name, g in part.items()} for part in gradients]
+    weights = shared_weights(network)
+    orders = draw_orders(len(WIDTHS), filter_by_filter(weights), torch.Generator().manual_seed(2))
+    combined = integrate_widths(gradients, weights, orders)
+    assert combined.keys() == dict(network.named_parameters()).keys()
+    for order, (name, weight) in zip(orders, weights.items(), strict=True):
+        stack = [[part[name].clone() for part in kept]]
+        ((alone,),) = integrate_in_place(stack, order.unsqueeze(0), by_row=[weight.dim() == 4])
+        assert torch.allclose(combined[name], alone)
+    for name, gradient in combined.items():
+        if ".bn." in name:
+            (own,) = [part[name] for part in kept if part[name] is not None]
+            assert torch.equal(gradient, own)
+    assert torch.equal(combined["network.classifier.weight"], kept[0]["network.classifier.weight"])
+
+
+def test_the_sum_adds_the_widths_up():
+    network = switchnet()
+    gradients = list(gradients_of(network))
+    name = "network.backbone.layer2.0.conv1.weight"
+    expected = sum(part[name] for part in gradients)
+    combined = integrate_widths(gradients, shared_weights(network), rule="sum")
+    assert torch.allclose(combined[name], expected, atol=1e-6)
+
+
+def test_sfsc_merges_one_flat_vector():
+    """Against PCGrad on concatenated vectors with zeros for what a width does not use."""
+    generator = torch.Generator().manual_seed(3)
+    shapes = {"shared": (4, 3), "first": (5,), "two": (2,)}
+    users = {"shared": (0, 1, 2), "first": (0,), "two": (1, 2)}
+    gradients = [
+        {name: torch.randn(shape, generator=generator) if i in users[name] else None for name, shape in shapes.items()}
+        for i in range(3)
+    ]
+    orders = draw_orders(3, [False], generator)[0]
+    flat = torch.stack(
+        [
+            torch.cat([(torch.zeros(shapes[n]) if g is None else g).flatten() for n, g in part.items()])
+            for part in gradients
+        ]
+    )
+    projected = flat.clone()
+    for i in range(3):
+        for j in orders[i].tolist():
+            if (product := projected[i] @ flat[j]) < 0:
+                projected[i] -= product / flat[j].square().sum() * flat[j]
+    merged = merge_sfsc(gradients, orders)
+    found = torch.cat([merged[name].flatten() for name in shapes])
+    expected = torch.cat([projected[:, :12].mean(dim=0), projected[:, 12:].sum(dim=0)])
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
+def test_a_width_that_uses_nothing_else_does_not_count():
+    merged = merge_sfsc([{"a": torch.ones(2)}, {"a": None, "b": torch.ones(3)}], torch.tensor([[0, 1], [0, 1]]))
+    assert merged["a"].tolist() == pytest.approx([1, 1])
+    assert merged["b"].tolist() == pytest.approx([1, 1, 1])
