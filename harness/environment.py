@@ -25,6 +25,7 @@ _PACKAGES = (
 _ROOT = Path(__file__).resolve().parent.parent
 
 
+@cache
 def versions() -> dict[str, str]:
     """Installed versions of what figures depend on, with Python's."""
     found = {"python": platform.python_version()}

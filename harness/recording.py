@@ -40,8 +40,6 @@ def record_run(
     ended = datetime.now(UTC)
     wall = (ended - started).total_seconds() if seconds is None else seconds
     gpus = spec.compute.processes if device is not None and device.type == "cuda" else 0
-    config = spec.identity()
-    del config["seed"]
     return write_record(
         folder.results,
         RunRecord(
@@ -59,7 +57,7 @@ def record_run(
             tuned=tuned,
             primary_metric=PRIMARY_METRIC[spec.task],
             scores=scores,
-            config=config,
+            config=spec.recipe(),
             config_hash=spec.config_hash,
             spec=spec.model_dump(mode="json"),
             versions=environment.versions(),

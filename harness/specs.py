@@ -6,6 +6,7 @@ A spec is method x data set x config x seed, with the compute settings that bits
 
 import hashlib
 import json
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -59,15 +60,20 @@ class RunSpec(Config):
     @property
     def config_hash(self) -> str:
         """The hash of all but the seed: runs that differ in nothing else are repetitions of each other."""
-        identity = self.identity()
-        del identity["seed"]
-        return content_hash(identity)
+        return content_hash(self.recipe())
 
     def identity(self) -> dict[str, Any]:
         """The spec as plain JSON with each input run replaced by its id."""
-        plain = self.model_dump(mode="json")
-        plain["inputs"] = {role: _input_identity(value) for role, value in self.inputs.items()}
+        return {**self.model_dump(mode="json"), "inputs": self._inputs_by(lambda spec: spec.run_id)}
+
+    def recipe(self) -> dict[str, Any]:
+        """The same without the seed, and with each input run replaced by the hash of its own recipe."""
+        plain = {**self.model_dump(mode="json"), "inputs": self._inputs_by(lambda spec: spec.config_hash)}
+        del plain["seed"]
         return plain
+
+    def _inputs_by(self, name: "Callable[[RunSpec], str]") -> dict[str, Any]:
+        return {role: _input_identity(value, name) for role, value in self.inputs.items()}
 
     def dependencies(self) -> list["RunSpec"]:
         """The runs that must be finished before this one starts, nearest last."""
@@ -79,11 +85,11 @@ class RunSpec(Config):
         return found
 
 
-def _input_identity(value: "RunSpec | InputRef | list[RunSpec | InputRef]") -> Any:
+def _input_identity(value: "RunSpec | InputRef | list[RunSpec | InputRef]", name: Callable[[RunSpec], str]) -> Any:
     if isinstance(value, list):
-        return [_input_identity(item) for item in value]
+        return [_input_identity(item, name) for item in value]
     if isinstance(value, RunSpec):
-        return {"run": value.run_id}
+        return {"run": name(value)}
     # A file is what it contains: moving it does not make another run.
     return {"run": value.run} if value.run else {"sha256": value.sha256}
 

@@ -16,7 +16,6 @@ MOST_COUNTED = 10
 BUCKETS_SHARE = 40
 TOPK_SHARE = 50
 _BUCKETS = 8192
-_CHUNK_SCORES = 1 << 20
 
 
 def best(scores: torch.Tensor, k: int) -> torch.Tensor:
@@ -47,53 +46,49 @@ def descending_order(scores: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(order)
 
 
-def ranks(scores: torch.Tensor, items: torch.Tensor, depth: int | None = None) -> torch.Tensor:
+def ranks(scores: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
     """0-based ranks (b, r) int64 of `items` (b, r) within the rows of `scores` (b, n).
 
     The rank of an item is the number of items before it. What is not ranked has the rank n: entries of `items` below
-    0, which are padding, and items whose score is -inf. With `depth`, items that are not among the `depth` best may
-    have it too, which saves time.
+    0, which are padding, and items whose score is -inf.
     """
     n = scores.shape[1]
-    depth = min(depth or n, n)
-    if scores.device.type == "cpu" and (items.shape[1] <= MOST_COUNTED or depth * TOPK_SHARE >= n):
-        result = _ranks_by_row(scores.numpy(), items.numpy())
-    else:
-        result = _ranks_from_order(scores, items, depth)
+    result = _ranks_by_row(scores, items) if scores.device.type == "cpu" else _ranks_by_block(scores, items)
     # Which item stands in for padding does not matter.
     unranked = (items < 0) | (scores.gather(1, items.clamp(min=0)) == -torch.inf)
     return result.masked_fill_(unranked, n)
 
 
-def _ranks_from_order(scores: torch.Tensor, items: torch.Tensor, depth: int) -> torch.Tensor:
-    n = scores.shape[1]
+def _ranks_by_block(scores: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+    """In few large operations, as a GPU likes it: count for few items, sort for many."""
+    places = torch.arange(scores.shape[1], device=scores.device)
+    items = items.clamp(min=0)
+    if items.shape[1] > MOST_COUNTED:
+        rank_of = torch.empty_like(scores, dtype=torch.int64)
+        return rank_of.scatter_(1, descending_order(scores), places.expand(scores.shape)).gather(1, items)
     result = torch.empty_like(items)
-    positions = torch.arange(depth, device=scores.device)
-    rows = max(1, _CHUNK_SCORES // n) if scores.device.type == "cpu" else max(1, len(scores))
-    for start in range(0, len(scores), rows):
-        part = slice(start, start + rows)
-        order = best(scores[part], depth)
-        rank_of = torch.full(scores[part].shape, n, device=scores.device)
-        rank_of.scatter_(1, order, positions.expand(len(order), depth))
-        result[part] = rank_of.gather(1, items[part].clamp(min=0))
+    for column, item in enumerate(items.split(1, dim=1)):
+        score = scores.gather(1, item)
+        result[:, column] = (scores > score).sum(1) + ((scores == score) & (places < item)).sum(1)
     return result
 
 
-def _ranks_by_row(scores: np.ndarray, items: np.ndarray) -> torch.Tensor:
-    n = scores.shape[1]
-    result = np.full(items.shape, n, dtype=np.int64)
-    real = items >= 0
+def _ranks_by_row(scores: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+    """Row by row, which keeps the row in the cache: count for few items, sort parts for some, sort for many."""
+    all_scores, all_items = scores.numpy(), items.numpy()
+    result = np.zeros_like(all_items)
+    real = all_items >= 0
     sizes = real.sum(1)
 
     def rank(rows: np.ndarray) -> None:
         for row in rows:
-            wanted = items[row, real[row]]
+            wanted = all_items[row, real[row]]
             if len(wanted) <= MOST_COUNTED:
-                found = _count(scores[row], wanted)
-            elif len(wanted) * BUCKETS_SHARE <= n:
-                found = _count_and_sort(scores[row], wanted)
+                found = _count(all_scores[row], wanted)
+            elif len(wanted) * BUCKETS_SHARE <= all_scores.shape[1]:
+                found = _count_and_sort(all_scores[row], wanted)
             else:
-                found = _sort(scores[row], wanted)
+                found = _sort(all_scores[row], wanted)
             result[row, real[row]] = found
 
     # Counting is made of calls too short to gain from a second thread.

@@ -210,10 +210,7 @@ def _per_query(
         rows = queries[part]
         relevance.hide_ignored(scores, rows)
         items = torch.from_numpy(relevance.positives(rows)).to(scores.device)
-        most = int(counts[rows].max())
-        depth = max(formula.depth(most, relevance.gallery_size) for formula in formulas)
-        ranks = np.sort(ranking.ranks(scores, items, depth).cpu().numpy(), axis=1)
-        hits = _Hits(ranks, counts[rows])
+        hits = _Hits(np.sort(ranking.ranks(scores, items).cpu().numpy(), axis=1), counts[rows])
         for formula in formulas:
             values[formula.name][rows] = formula(hits)
     return values

@@ -4,6 +4,8 @@ Nothing here may start threads or touch a GPU: forked processes inherit neither.
 """
 
 import accelerate
+import pandas
+import pyarrow.compute
 import pyarrow.parquet
 import torch
 import torchvision.transforms.v2
@@ -12,5 +14,10 @@ from torch.utils import flop_counter, tensorboard
 import subnetbench.harness.evaluation.protocols
 import subnetbench.harness.run
 import subnetbench.harness.training.loop
+from subnetbench.harness import environment
 
-__all__ = ["accelerate", "flop_counter", "pyarrow", "subnetbench", "tensorboard", "torch", "torchvision"]
+# Asked once here, remembered in every forked process.
+environment.git_state()
+environment.versions()
+
+__all__ = ["accelerate", "flop_counter", "pandas", "pyarrow", "subnetbench", "tensorboard", "torch", "torchvision"]

@@ -12,7 +12,9 @@ def flatten(config_json: str) -> dict[str, Any]:
     """The leaves of a config by dotted path (`config.lr`); lists are leaves. Empty if the text is not JSON."""
     leaves: dict[str, Any] = {}
     try:
-        _collect(json.loads(config_json), "", leaves)
+        # An integer too long for a float becomes infinite: expressions compare floats.
+        config = json.loads(config_json, parse_int=lambda text: int(text) if len(text) < 300 else float(text))
+        _collect(config, "", leaves)
     except (ValueError, RecursionError):
         return {}
     return leaves

@@ -78,7 +78,10 @@ def write(board: "Leaderboard", path: Path | str, view: View | None = None, publ
 
 def clean(text: str) -> str:
     """The text on one line, without characters that would move a cursor or turn the direction of writing."""
-    return "".join(character if character.isprintable() else "\ufffd" for character in str(text))
+    text = str(text)
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 
 def terminal(content: Document, width: int = 120) -> str:

@@ -24,6 +24,8 @@ class View:
     splits: Sequence[str] | None = ("test",)
     sort: Sequence[str] = ()
     within: Sequence[str] = ()
+    limit: int | None = 500
+    """Most rows of each table for people; frames and files of data are never cut."""
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ def _left_out(board: "Leaderboard") -> Iterator[str]:
 
 
 def _not_shown(board: "Leaderboard", rows: pd.DataFrame) -> Iterator[str]:
-    if hidden := set(board.rows["split"]) - set(rows["split"]) - {""}:
+    if hidden := set(board.rows["split"].unique()) - set(rows["split"].unique()) - {""}:
         yield f"Rows on other splits are not shown: {_list(hidden)}."
 
 

@@ -47,12 +47,18 @@ def document(board: "Leaderboard", view: View, published: Sequence[Figure] = ())
     rows, figures = view_of(board, view)
     scored = np.flatnonzero((rows["split"] != "").to_numpy())
     names = rows[list(CONTEST)].iloc[scored]
-    contests = names.groupby(list(CONTEST), sort=False).indices.values()
-    tables = [_contest(rows, figures, scored[places]) for places in contests]
+    contests = [scored[places] for places in names.groupby(list(CONTEST), sort=False).indices.values()]
+    limit = len(rows) if view.limit is None else view.limit
+    tables = [_contest(rows, figures, places[:limit]) for places in contests]
+    cut = [
+        f"{len(places) - limit:,} more rows of {table.title} are not shown: filter, raise the limit, or write a file."
+        for places, table in zip(contests, tables, strict=True)
+        if len(places) > limit
+    ]
     lines = beside(board, rows, [figure.metric for figure in figures], published)
     if len(lines):
         tables.append(_published(lines))
-    return Document(tables, [*notes(board, rows), *_failures(board)])
+    return Document(tables, [*cut, *notes(board, rows), *_failures(board)])
 
 
 def _contest(rows: pd.DataFrame, figures: list[Figures], places: np.ndarray) -> Table:
@@ -65,15 +71,16 @@ def _contest(rows: pd.DataFrame, figures: list[Figures], places: np.ndarray) -> 
     own = [figure for figure in figures if (figure.cell[places] >= 0).any()]
     lead = next((figure for figure in own if (figure.rank[places] > 0).any()), None)
 
+    seeds = part["seeds"].to_numpy()
     columns: list[tuple[str, bool, list[str]]] = []
     if lead is not None:
         columns.append(("rank", True, _ranks(lead, places)))
     columns.append(("method", False, list(part["method"])))
     columns += [(_HEADERS.get(name, name), False, [str(value) for value in part[name]]) for name in shown]
-    columns.append(("seeds", True, [str(value) for value in part["seeds"]]))
+    columns.append(("seeds", True, [str(value) for value in seeds]))
     columns += [(status, True, list(map(str, part[status]))) for status in UNFINISHED if part[status].any()]
     for figure in own:
-        columns.append((figure.metric, True, [_figure(figure, at, rows["seeds"].iloc[at]) for at in places]))
+        columns.append((figure.metric, True, [_figure(figure, at, n) for at, n in zip(places, seeds, strict=True)]))
         if figure is lead and not np.isnan(figure.trivial[places]).all():
             columns.append(("trivial", True, _trivial(figure, places)))
     return table_of(" · ".join(str(word) for word in title if word), columns)

@@ -148,7 +148,8 @@ def _read_file(path: Path, wanted: Wanted) -> _Outcome:
         return "vanished while it was read"
     except Exception as error:
         # The decoder meets bytes that anybody can write; whatever it raises concerns this file alone.
-        return f"not a readable parquet file: {type(error).__name__}: {str(error).splitlines()[0][:200]}"
+        first_line = (str(error).splitlines() or [""])[0]
+        return f"not a readable parquet file: {type(error).__name__}: {first_line[:200]}"
 
 
 def _decode(content: bytes, wanted: Wanted) -> _Part | str:

@@ -31,7 +31,7 @@ _SMALL_FILE: dict[str, Any] = {
     "store_schema": False,
     "use_dictionary": ["config_json", "spec_json", "versions_json"],
 }
-_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
+_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,10 +48,6 @@ class Score:
     split: str = ""
     variant: str = ""
     gallery_variant: str = ""
-
-    @property
-    def is_trivial(self) -> bool:
-        return is_trivial(self.variant)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -76,6 +76,7 @@ class TrainingLoop:
             self._run_stage(stages[index])
         method.finish(self.modules, context)
         context.train_seconds = self.train_seconds
+        self.monitor.write(train_seconds=round(self.train_seconds, 3))
         return self.modules
 
     def _start_stage(self, stage: Stage) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from subnetbench.harness.errors import UserError
+from subnetbench.methods.parts.layer_choice import MASKABLE, choose_parameters
 from subnetbench.methods.parts.order_statistics import removal_rank
 
 # Below this size one partition is cheaper than bracketing the wanted ranks with a sample.
@@ -42,7 +43,9 @@ def score_thresholds(scores: Tensor, sparsities: Sequence[float]) -> Tensor:
 
 
 def all_score_thresholds(scores: Mapping[str, Tensor], sparsities: Sequence[float]) -> dict[str, Tensor]:
-    """`score_thresholds` of many tensors, on as many threads as PyTorch uses."""
+    """`score_thresholds` of many tensors, on the CPU with as many threads as PyTorch uses."""
+    if not all(score.is_cpu for score in scores.values()):
+        return {name: score_thresholds(score, sparsities) for name, score in scores.items()}
     # NumPy works on one thread and without the interpreter's lock; large tensors first, so none is waited for.
     by_size = sorted(scores, key=lambda name: -scores[name].numel())
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
@@ -71,6 +74,16 @@ def capacity_masks(scores: Tensor, sparsities: Sequence[float]) -> list[Tensor]:
     return [keep_mask(scores, threshold) for threshold in score_thresholds(scores, sparsities)]
 
 
+@torch.no_grad()
+def masked_weights(weights: Mapping[str, Tensor], scores: Mapping[str, Tensor], sparsity: float) -> dict[str, Tensor]:
+    """The weights of one subnetwork by name, zero where it keeps nothing: to load into a plain copy of the network."""
+    thresholds = all_score_thresholds(scores, [sparsity])
+    return {
+        name: keep_values(weight, scores[name], thresholds[name][0], out=torch.empty_like(weight))
+        for name, weight in weights.items()
+    }
+
+
 def straight_through(gradient: Tensor, weight: Tensor, score: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of weight and score from the gradient with respect to mask * weight, all of one shape.
 
@@ -80,24 +93,19 @@ def straight_through(gradient: Tensor, weight: Tensor, score: Tensor, mask: Tens
 
 
 def prunable_parameters(
-    network: nn.Module, *, excluded: Iterable[str] = ("reduction",), biases: bool = True
+    network: nn.Module, *, dense: Iterable[str] = ("reduction",), biases: bool = True
 ) -> dict[str, nn.Parameter]:
-    """Weights and biases of all convolutions and linear layers of `network`, by name and in its order.
+    """Weights and biases of all convolutions, linear layers and attention projections, by name, in their order.
 
-    `excluded` names modules, by any part of their dotted path, that stay dense; by default the patch-merging
+    `dense` names modules, by any part of their dotted path, that are not pruned; by default the patch-merging
     reductions of Swin transformers. Raises `UserError` where nothing is left.
     """
-    found: dict[str, nn.Parameter] = {}
-    forbidden = set(excluded)
-    for path, module in network.named_modules():
-        if not isinstance(module, nn.Linear | nn.modules.conv._ConvNd) or forbidden & set(path.split(".")):
-            continue
-        for kind, parameter in module.named_parameters(recurse=False):
-            if kind == "weight" or (biases and kind == "bias"):
-                found[f"{path}.{kind}" if path else kind] = parameter
-    if not found:
-        raise UserError("the network has no convolution or linear layer to prune")
-    return found
+    kept_dense = set(dense)
+
+    def wanted(name: str, owner: nn.Module, parameter: nn.Parameter) -> bool:
+        return isinstance(owner, MASKABLE) and parameter.ndim >= 2 and not kept_dense & set(name.split("."))
+
+    return {chosen.name: chosen.parameter for chosen in choose_parameters(network, wanted, biases=biases)}
 
 
 class ScoreMaps(nn.Module):
@@ -130,10 +138,9 @@ class ScoreMaps(nn.Module):
     def initialise_from_weights(self, parameters: Mapping[str, Tensor]) -> None:
         """Weight scores rank by magnitude at first: (W - mean W) / std W * sqrt(2 / fan_in). Biases keep theirs."""
         for name, score in self.as_dict().items():
-            if name.split(".")[-1] == "weight":
+            if name.endswith("weight"):
                 weight = parameters[name]
-                fan_in = weight[0].numel()
-                score.copy_((weight - weight.mean()) * (math.sqrt(2 / fan_in) / weight.std()))
+                score.copy_((weight - weight.mean()) * (math.sqrt(2 / weight[0].numel()) / weight.std()))
 
 
 def _select(values: np.ndarray, ranks: Sequence[int]) -> np.ndarray:

@@ -30,7 +30,7 @@ from subnetbench.methods.parts.gradient_integration import (
     layout_of,
     pieces,
 )
-from subnetbench.methods.parts.norm_clipping import clip_factor, total_norm
+from subnetbench.methods.parts.norm_clipping import scale_to_norm, total_norm
 
 Gradients = dict[str, Tensor]
 
@@ -116,7 +116,7 @@ class Subnetworks:
                 squares.append(_sum_of_squares(keep_values(piece, score_rows[cut], threshold, out=piece)))
         norm = torch.stack([square.to(squares[-1].device) for square in squares]).sum().sqrt()
         if clip_norm is not None:
-            torch._foreach_mul_(list(finished.values()), clip_factor(norm, clip_norm))
+            scale_to_norm(list(finished.values()), norm, clip_norm)
         return finished, norm
 
     def draw_orders(

@@ -19,10 +19,12 @@ IntegrationRule = Literal["conflict_aware", "sum", "pcgrad"]
 INTEGRATION_RULES: tuple[IntegrationRule, ...] = ("conflict_aware", "sum", "pcgrad")
 
 EPSILON = 1e-8
+
 RowScale = Callable[[slice], Tensor]
 """Gives the rows of a tensor that a slice asks for; it is made piece by piece, where it is needed."""
 
-_CPU_PIECE, _GPU_PIECE = 1 << 17, 1 << 25
+# How many elements of each gradient are handled at a time.
+_CPU_PIECE, _GPU_PIECE = 1 << 17, 1 << 22
 # Gradients of small tensors can be opposed almost exactly, and what is left of them after the projection is then lost
 # in single precision.
 _DOUBLE_BELOW = 1 << 18
@@ -111,7 +113,7 @@ def conflict_aware(
     exponent: float = 0.5,
     use_dot: bool = False,
 ) -> list[Integration]:
-    """PrunNet's conflict-aware integration of n gradients of several tensors (Sun et al. 2025, section 3.3; code).
+    """PrunNet's conflict-aware integration of n gradients of several tensors (Sun et al. 2025), as its code has it.
 
     `products` holds one (rows, n, n) a tensor. With `by_row` the rows of a tensor are projected each on its own,
     otherwise the tensor as a whole. `orders` is (tensors, n, n): of the gradients that gradient i conflicts with

@@ -13,14 +13,15 @@ def total_norm(tensors: Sequence[Tensor]) -> Tensor:
     return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(tensors))))
 
 
-def clip_factor(norm: Tensor, limit: float) -> Tensor:
-    """What gradients of total norm `norm` are multiplied with: min(1, limit / (norm + 1e-6))."""
-    return (limit / (norm + 1e-6)).clamp(max=1.0)
+def scale_to_norm(tensors: Sequence[Tensor], norm: Tensor, limit: float) -> None:
+    """Multiply the tensors, whose total norm counts as `norm`, by min(1, limit / (norm + 1e-6)), in place."""
+    # On a GPU asking whether there is anything to do would wait for it.
+    if tensors and not (norm.is_cpu and norm + 1e-6 <= limit):
+        torch._foreach_mul_(list(tensors), (limit / (norm + 1e-6)).clamp(max=1.0))
 
 
 def clip_in_place(tensors: Sequence[Tensor], limit: float) -> Tensor:
     """Scale the tensors to a total norm of at most `limit`; the norm before that is returned."""
     norm = total_norm(tensors)
-    if tensors:
-        torch._foreach_mul_(list(tensors), clip_factor(norm, limit))
+    scale_to_norm(tensors, norm, limit)
     return norm

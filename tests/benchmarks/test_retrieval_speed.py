@@ -79,12 +79,9 @@ def test_metrics_cost_little_more_than_the_search(benchmark, images_a_class):
     rivals = {
         f"blocked product with top {k}": lambda: search_only(x, k),
         "default metrics, full rankings": lambda: retrieval_metrics(x, x, relevance),
-        "recall, r_precision, map_at_r": lambda: retrieval_metrics(
-            x, x, relevance, ["recall_at_1", "recall_at_10", "recall_at_100", "r_precision", "map_at_r"]
-        ),
     }
-    search, *metrics = report(benchmark, f"20,000 x 20,000, {images_a_class} a class", rivals).values()
-    assert max(metrics) <= 1.5 * search
+    search, metrics = report(benchmark, f"20,000 x 20,000, {images_a_class} a class", rivals).values()
+    assert metrics <= 1.5 * search
 
 
 @pytest.mark.timeout(1800)

@@ -17,8 +17,9 @@ def subnetbench(tmp_path):
     def run(*arguments, check=0, **options):
         command = [str(PROGRAM), *map(str, arguments)]
         environment = {**os.environ, "COLUMNS": "200", **options.pop("env", {})}
+        options.setdefault("timeout", 250)
         done = subprocess.run(
-            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200, check=False, **options
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, **options
         )
         if check is not None:
             assert done.returncode == check, done.stdout + done.stderr

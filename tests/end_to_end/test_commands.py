@@ -114,7 +114,7 @@ def test_doctor(subnetbench):
         (["run", "dense", "emoji", "--device", "cuda"], "GPU"),
         (["run", "dense", "emoji", "--tracker", "tensorbord"], "did you mean 'tensorboard'"),
         (["run", "dense", "emoji", "--set", "network=conv5"], "did you mean"),
-        (["run", "dense", "cifar10"], "data-root"),
+        (["run", "dense", "cifar10"], "cifar-10-batches-py is missing"),
         (["sweep", "absent.yaml"], "cannot be read"),
         (["methods", "supermusk"], "there is no method"),
         (["evaluate", "nothing"], "no run of this name"),

@@ -222,8 +222,13 @@ def test_training_steps(case):
         for parameter, gradient in zip(others.values(), raw[len(net.weights) :], strict=True):
             parameter.grad = gradient
         for name, expected in case.under(f"step{t}.grad.").items():
+            found = net.parameter(name).grad
+            if name == "projector.last_layer.bias":
+                # Batch norm follows: the gradient is zero but for rounding.
+                assert found.abs().max() <= 3e-6 * net.network.projector.linear.weight.grad.abs().max()
+                continue
             rows = determined.get(net.weight_name(name), slice(None))
-            assert_close(net.parameter(name).grad[rows], expected[rows], 1e-4, name)
+            assert_close(found[rows], expected[rows], 1e-4, name)
         norms.append(nn.utils.clip_grad_norm_(everything, 100).item())
         optimizer.step()
         assert_close(np.array(losses), given["losses_sub_then_dense"], 1e-4)

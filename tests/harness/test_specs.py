@@ -73,3 +73,15 @@ def test_a_future_version_is_named():
     plain = json.loads(resolve("dense", "emoji").model_dump_json()) | {"version": 2}
     with pytest.raises(UserError, match=r"spec\.version.*got 2.*allowed: 1"):
         spec_from_json(json.dumps(plain))
+
+
+def test_inputs_that_follow_the_seed_leave_the_config_hash_alone():
+    def student(seed):
+        spec = resolve("dense", "emoji", seed=seed)
+        return spec.model_copy(update={"inputs": {"teacher": resolve("dense", "emoji", seed=seed)}})
+
+    assert student(1).config_hash == student(2).config_hash
+    assert student(1).run_id != student(1).model_copy(update={"inputs": {}}).run_id
+    other = student(1).model_copy(update={"inputs": {"teacher": resolve("dense", "emoji", config={"lr": 0.3}, seed=1)}})
+    assert other.config_hash != student(1).config_hash
+    assert [spec.run_id for spec in student(1).dependencies()] == [resolve("dense", "emoji", seed=1).run_id]

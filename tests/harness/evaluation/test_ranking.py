@@ -48,39 +48,27 @@ def test_all_ways_to_rank_agree_with_the_order(scores, data):
     rows, n = scores.shape
     width = data.draw(st.integers(1, 6))
     items = data.draw(arrays(np.int64, (rows, width), elements=st.integers(-1, n - 1)))
-    depth = data.draw(st.integers(1, n))
-    order = order_by_definition(scores)
-    place = np.argsort(order, axis=1)
-    expected = np.take_along_axis(place, np.maximum(items, 0), axis=1)
-    unranked = (items < 0) | (np.take_along_axis(scores, np.maximum(items, 0), axis=1) == -np.inf)
-    expected[unranked] = n
-    given_scores, given_items = torch.from_numpy(scores), torch.from_numpy(items)
+    stand_in = np.maximum(items, 0)
+    expected = np.take_along_axis(np.argsort(order_by_definition(scores), axis=1), stand_in, axis=1)
+    expected[(items < 0) | (np.take_along_axis(scores, stand_in, axis=1) == -np.inf)] = n
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ranking, "TOPK_SHARE", 1)
-        for most_counted, buckets_share in ((width, 0), (0, 0), (0, n + 1)):
-            patch.setattr(ranking, "MOST_COUNTED", most_counted)
-            patch.setattr(ranking, "BUCKETS_SHARE", buckets_share)
-            assert np.array_equal(ranking.ranks(given_scores, given_items), expected)
-            partly = ranking.ranks(given_scores, given_items, depth).numpy()
-            known = expected < depth
-            assert np.array_equal(partly[known], expected[known])
-            assert (partly[~known] >= depth).all()
-            within = ranking._ranks_from_order(given_scores, given_items, n).numpy()
-            assert np.array_equal(within[~unranked], expected[~unranked])
+        for on_device in (False, True):
+            if on_device:
+                patch.setattr(ranking, "_ranks_by_row", ranking._ranks_by_block)
+            for most_counted, buckets_share in ((width, 0), (0, 0), (0, n + 1)):
+                patch.setattr(ranking, "MOST_COUNTED", most_counted)
+                patch.setattr(ranking, "BUCKETS_SHARE", buckets_share)
+                assert np.array_equal(ranking.ranks(torch.from_numpy(scores), torch.from_numpy(items)), expected)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("wanted", [3, 60, 600])
-@pytest.mark.parametrize("depth", [None, 20])
-def test_devices_agree(wanted, depth):
+def test_devices_agree(wanted):
     generator = torch.Generator().manual_seed(0)
     scores = torch.randn(7, 3000, generator=generator).mul(50).round().div(50)
     items = torch.randint(-1, 3000, (7, wanted), generator=generator)
     assert torch.equal(ranking.descending_order(scores.cuda()).cpu(), ranking.descending_order(scores))
-    on_device, on_cpu = ranking.ranks(scores.cuda(), items.cuda(), depth).cpu(), ranking.ranks(scores, items)
-    known = on_cpu < (depth or 3000)
-    assert torch.equal(on_device[known], on_cpu[known])
-    assert (on_device[~known] >= (depth or 3000)).all()
+    assert torch.equal(ranking.ranks(scores.cuda(), items.cuda()).cpu(), ranking.ranks(scores, items))
 
 
 @pytest.mark.parametrize("wanted", [3, 60, 600])

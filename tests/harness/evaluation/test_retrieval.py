@@ -119,8 +119,6 @@ def test_every_metric_is_its_definition(problem, data):
             patch.setattr(ranking, "BUCKETS_SHARE", buckets_share)
             patch.setattr(search, "BLOCK_BYTES", block)
             ways.append(retrieval_per_query(*arguments, names, similarity="dot"))
-        patch.setattr(ranking, "TOPK_SHARE", 1)  # only as deep as each metric looks
-        ways += [retrieval_per_query(*arguments, [name], similarity="dot") for name in names]
     ways.append(per_query_of_order(order, relevance, names))
     for i in range(len(query)):
         ranked = [item for item in order[i].tolist() if item not in out[i]]

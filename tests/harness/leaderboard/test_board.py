@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from subnetbench.harness.errors import UserError
-from subnetbench.harness.leaderboard import Leaderboard
+from subnetbench.harness.leaderboard import Leaderboard, render
 from subnetbench.harness.leaderboard.notes import notes
 from subnetbench.harness.records import Score
 
@@ -306,6 +306,20 @@ def test_hostile_configs_do_no_harm(folder: Any) -> None:
     folder.add(config={"a": {"b": 2, "c": [1, {"d": 3}]}}, method="nested")
     labels = set(Leaderboard(folder.path).rows["config"])
     assert labels == {"a.b=1", 'a.b=2, a.c=[1, {"d": 3}]'}
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 5000, '{"a":' * 5000, "not JSON", "[1, 2]", '"text"', '{"lr": 1' + "0" * 400 + "}", '{"lr": NaN}']
+)
+def test_configs_that_are_not_ours_are_survived(folder: Any, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    folder.add(0.4, config={"lr": 1})
+    with monkeypatch.context() as patch:
+        patch.setattr("subnetbench.harness.records.record._json", lambda _: text)
+        folder.add(0.5)
+    board = Leaderboard(folder.path)
+    assert sorted(board.frame(metrics=["top1"])["mean"]) == [0.4, 0.5]
+    assert board.frame(metrics=["top1"], where="lr == 1")["mean"].tolist() == [0.4]
+    assert "edge_popup" in render(board)
 
 
 def test_a_leaderboard_needs_no_torch() -> None:

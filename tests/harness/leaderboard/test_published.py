@@ -9,6 +9,7 @@ from subnetbench.harness.evaluation.metrics import parse_metric
 from subnetbench.harness.leaderboard import Leaderboard, load_published
 from subnetbench.harness.leaderboard.published import FOLDER, beside
 from subnetbench.harness.records import Score
+from subnetbench.harness.registry import get_method, listing
 
 TABLE: dict[str, Any] = {
     "source": "table 1",
@@ -45,6 +46,17 @@ def test_comparable_figures_use_the_words_of_the_leaderboard() -> None:
     for figure in load_published():
         if figure.says.comparable and figure.says.metric not in own:
             parse_metric(figure.says.metric)
+
+
+def test_configs_are_in_the_words_of_the_methods() -> None:
+    known = {entry.name for entry in listing("method")}
+    checked = 0
+    for figure in load_published():
+        if figure.says.comparable and figure.says.config and figure.says.method in known:
+            config = get_method(figure.says.method).Config
+            assert config.parse(figure.says.config).model_dump(include=set(figure.says.config)) == figure.says.config
+            checked += 1
+    assert checked > 20
 
 
 def test_fields_of_rows_win_over_columns_and_tables(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from subnetbench.methods.parts.capacities import (
     capacity_to_sparsity,
     keep_mask,
     keep_values,
+    masked_weights,
     prunable_parameters,
     score_thresholds,
 )
@@ -94,6 +95,18 @@ def test_many_tensors_at_once_are_each_as_alone():
         assert torch.equal(found[name], score_thresholds(score, [0.3, 0.9]))
 
 
+def test_masked_weights_are_those_above_the_threshold():
+    linear = torch.nn.Linear(30, 20)
+    weights = prunable_parameters(linear)
+    scores = ScoreMaps(weights)
+    scores.initialise_uniform()
+    found = masked_weights(weights, scores.as_dict(), 0.7)
+    for name, weight in weights.items():
+        (mask,) = capacity_masks(scores.as_dict()[name], [0.7])
+        assert torch.equal(found[name], weight * mask)
+        assert not found[name].requires_grad
+
+
 @pytest.mark.parametrize(("capacity", "sparsity"), [(0.8, 0.2), (0.2, 0.8), (1.0, 0.0), (0.05, 0.95)])
 def test_capacities_give_clean_sparsities(capacity, sparsity):
     assert capacity_to_sparsity(capacity) == sparsity
@@ -115,13 +128,13 @@ def test_prunable_weights_of_the_published_backbones(depth, tensors, weights):
 def test_what_is_not_prunable():
     network = torch.nn.Sequential()
     network.add_module("norm", torch.nn.LayerNorm(4))
-    with pytest.raises(UserError, match="no convolution"):
+    with pytest.raises(UserError, match="no parameter"):
         prunable_parameters(network)
     network.add_module("reduction", torch.nn.Linear(4, 4))
     network.add_module("linear", torch.nn.Linear(4, 4))
     assert list(prunable_parameters(network)) == ["linear.weight", "linear.bias"]
     assert list(prunable_parameters(network, biases=False)) == ["linear.weight"]
-    assert "reduction.weight" in prunable_parameters(network, excluded=())
+    assert "reduction.weight" in prunable_parameters(network, dense=())
 
 
 def test_score_maps_mirror_the_weights_and_start_uniform():

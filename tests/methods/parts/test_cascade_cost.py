@@ -42,15 +42,21 @@ def test_expected_lifetime_speedups_over_b16(first, speedup):
 
 @pytest.mark.parametrize(("removed", "speedup"), [(132, 1.30), (77, 1.10), (22, 0.96)])
 def test_pruned_heads_as_a_first_level(removed, speedup):
-    dense = cost.encoder_macs(197, 768, 64, [12] * 12, [3072] * 12)
+    dense = cost.encoder_macs(197, **VIT_B16)
     pruned = dense - removed * cost.macs_per_head(197, 768, 64)
     assert cost.lifetime_speedup([dense], [pruned, dense], 0.1) == pytest.approx(speedup, abs=0.005)
 
 
 @pytest.mark.parametrize(("kept", "ratio"), [(147, 0.744), (145, 0.733), (98, 0.492), (50, 0.251), (49, 0.246)])
 def test_masked_encoders_compute_less_than_in_proportion(kept, ratio):
-    layers = {key: VIT_B16[key] for key in ("width", "head_width", "heads", "neurons")}
-    assert cost.encoder_macs(kept + 1, **layers) / cost.encoder_macs(197, **layers) == pytest.approx(ratio, abs=5e-4)
+    assert cost.encoder_macs(kept + 1, **VIT_B16) / cost.encoder_macs(197, **VIT_B16) == pytest.approx(ratio, abs=5e-4)
+
+
+@pytest.mark.parametrize(("kept", "complement", "published", "honest"), [(98, 98, 1.85, 1.69), (50, 145, 3.08, 2.85)])
+def test_masking_is_worth_less_when_the_second_level_is_counted_in_full(kept, complement, published, honest):
+    dense, first, second = (cost.encoder_macs(n + 1, **VIT_B16) for n in (196, kept, complement))
+    assert cost.lifetime_speedup([dense], [first, second], 0.1) == pytest.approx(published, abs=0.005)
+    assert cost.lifetime_speedup([dense], [first, dense], 0.1) == pytest.approx(honest, abs=0.005)
 
 
 @given(positive, positive, st.floats(0.01, 1))

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from subnetbench.methods.parts.norm_clipping import clip_factor, clip_in_place, total_norm
+from subnetbench.methods.parts.norm_clipping import clip_in_place, scale_to_norm, total_norm
 
 
 def test_clipping_is_pytorchs():
@@ -22,6 +22,9 @@ def test_nothing_to_clip():
     assert clip_in_place([], 1.0) == 0
 
 
-def test_factor_is_never_above_one():
-    assert clip_factor(torch.tensor(0.0), 2.0) == 1
-    assert clip_factor(torch.tensor(4.0), 2.0).item() == pytest.approx(0.5, rel=1e-5)
+def test_small_norms_are_left_alone_and_large_ones_brought_down():
+    tensors = [torch.tensor([3.0, 4.0])]
+    scale_to_norm(tensors, total_norm(tensors), 5.1)
+    assert tensors[0].tolist() == [3, 4]
+    scale_to_norm(tensors, torch.tensor(10.0), 5.0)
+    assert tensors[0].tolist() == pytest.approx([1.5, 2.0])
