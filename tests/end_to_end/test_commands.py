@@ -37,10 +37,11 @@ def test_a_sweep_and_all_that_can_be_done_with_it(subnetbench, tmp_path):
     assert {row["state"] for row in rows} == {"finished"}
     run = next(row["run"] for row in rows if row["run"].startswith("edge_popup-emoji-s1"))
 
+    folder = tmp_path / "results" / "small" / "runs" / run
+    assert list(folder.glob("trackers/**/events.out.tfevents*"))
     scores = json.loads(subnetbench("evaluate", run, "--json").stdout)
     top1 = {(s["variant"], s["split"]): s["value"] for s in scores if s["metric"] == "top1"}
     assert 0 <= top1["subnetwork", "test"] <= 1
-    folder = tmp_path / "results" / "small" / "runs" / run
     validation = subnetbench("evaluate", folder / "model.safetensors", "--split", "validation", "--json")
     assert {s["split"] for s in json.loads(validation.stdout)} == {"validation", ""}
 
