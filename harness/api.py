@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from subnetbench.harness.paths import default_data_root
+from subnetbench.harness.planning import plan_runs, results_folder, run_locally
 from subnetbench.harness.specs import RunSpec, resolve
-from subnetbench.harness.sweep import plan_runs, results_folder, run_locally
 from subnetbench.harness.sweep_file import read_sweep
 from subnetbench.harness.trackers import check_trackers
 

@@ -19,10 +19,10 @@ from subnetbench.harness.artifacts import open_artifact
 from subnetbench.harness.context import Context
 from subnetbench.harness.data import Split, TaskData
 from subnetbench.harness.errors import DataError, SubnetbenchError
+from subnetbench.harness.execution import RunSettings, execute, load_data
 from subnetbench.harness.method import TrainableMethod
 from subnetbench.harness.records.read import read_records
 from subnetbench.harness.registry import get_dataset, get_method, listing, load_plugin
-from subnetbench.harness.run import RunSettings, execute, load_data
 from subnetbench.harness.run_folder import RunFolder
 from subnetbench.harness.specs import RunSpec, resolve
 from subnetbench.harness.tasks import PRIMARY_METRIC
@@ -130,7 +130,7 @@ def check_resumes_bit_for_bit(name: str, folder: Path) -> None:
 
 def check_runs_on_two_ranks(name: str, folder: Path) -> None:
     """Two processes with gloo finish the run."""
-    from subnetbench.harness.sweep import plan_runs, run_locally
+    from subnetbench.harness.planning import plan_runs, run_locally
 
     spec = short_spec(name, processes=2)
     endings = run_locally(plan_runs([spec], folder), folder, {"trackers": ()}, slots=2)

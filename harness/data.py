@@ -7,7 +7,7 @@ is made by `Preprocessing` (evaluation) and by the augmentations in `subnetbench
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -174,6 +174,20 @@ class TaskData:
         if name not in splits:
             raise UserError("no such split", field="split", value=name, allowed=", ".join(splits))
         return splits[name]
+
+
+def on_device(data: TaskData, device: torch.device, share: float = 0.25) -> TaskData:
+    """The same data with its images on a GPU, where they take at most this share of its free memory."""
+    tensors = [split.images.tensor for split in (data.train, data.validation, data.test)]
+    size = sum(tensor.numel() for tensor in tensors if tensor is not None)
+    if device.type != "cuda" or size > share * torch.cuda.mem_get_info(device)[0]:
+        return data
+
+    def moved(split: Split) -> Split:
+        tensor = split.images.tensor
+        return split if tensor is None else replace(split, images=TensorImages(tensor.to(device)))
+
+    return replace(data, train=moved(data.train), validation=moved(data.validation), test=moved(data.test))
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from subnetbench.harness.planning import Plan
 from subnetbench.harness.run_folder import RunFolder
-from subnetbench.harness.sweep import Plan
 
 _REFRESH_SECONDS = 0.5
 

@@ -130,8 +130,8 @@ def _launch(
     slots: int | None,
     runs_per_gpu: int,
 ) -> None:
+    from subnetbench.harness.planning import plan_runs, results_folder, run_locally
     from subnetbench.harness.progress import ProgressDisplay
-    from subnetbench.harness.sweep import plan_runs, results_folder, run_locally
     from subnetbench.harness.trackers import check_trackers
 
     chosen = check_trackers(trackers)
@@ -176,7 +176,7 @@ def _report_endings(endings: dict[str, str], results: Path) -> int:
 
 def _print_plan(specs: list[Any], out: Path | str | None, name: str) -> None:
     from subnetbench.harness.cli.common import print_table
-    from subnetbench.harness.sweep import plan_runs
+    from subnetbench.harness.planning import plan_runs
 
     results = Path(out) if out else Path("results") / name
     plan = plan_runs(specs, results)

@@ -72,6 +72,7 @@ class _Running:
     gpus: list[str]
     rendezvous: Path | None
     started: float
+    started_at: float
     stop_asked: float | None = None
 
     def statuses(self) -> list[int | None]:
@@ -145,7 +146,7 @@ class LocalLauncher:
                 environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
             settings = {**self.settings, "rendezvous": rendezvous}
             ranks.append(start_rank(RankPlan(folder.spec_file, self.results, settings, environment)))
-        self.running[spec.run_id] = _Running(spec, folder, ranks, gpus, rendezvous, time.monotonic())
+        self.running[spec.run_id] = _Running(spec, folder, ranks, gpus, rendezvous, time.monotonic(), time.time())
         self.on_event(spec.run_id, "started", "")
 
     def _wait(self) -> None:
@@ -178,11 +179,16 @@ class LocalLauncher:
             run.rendezvous.unlink(missing_ok=True)
         statuses = [status for status in run.statuses() if status is not None]
         worst = next((status for status in statuses if status != 0), 0)
-        ending = ENDING.get(worst, "failed")
+        ending = ENDING.get(worst) or self._said(run) or "failed"
         if ending == "failed" and run.folder.failure() is None:
             self._write_failure(run, *_explain_status(statuses))
         failure = run.folder.failure() or {}
         self._ended(run.spec.run_id, ending, str(failure.get("message", "")))
+
+    def _said(self, run: _Running) -> str | None:
+        """How a run says it ended, where its status was lost (with the fork server, for one)."""
+        progress = run.folder.progress() or {}
+        return progress.get("ended") if progress.get("time", 0.0) > run.started_at else None
 
     def _write_failure(self, run: _Running, reason: str, message: str) -> None:
         from subnetbench.harness.recording import record_run

@@ -3,6 +3,8 @@
 Nothing here may start threads or touch a GPU: forked processes inherit neither.
 """
 
+import signal
+
 import accelerate
 import pandas
 import pyarrow.compute
@@ -12,9 +14,13 @@ import torchvision.transforms.v2
 from torch.utils import flop_counter, tensorboard
 
 import subnetbench.harness.evaluation.protocols
-import subnetbench.harness.run
+import subnetbench.harness.execution
 import subnetbench.harness.training.loop
 from subnetbench.harness import environment
+
+# A signal to the whole process group is for the driver and the runs; a server that died of it could not tell how
+# they ended.
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 # Asked once here, remembered in every forked process.
 environment.git_state()

@@ -57,8 +57,8 @@ def _rank_main(plan: RankPlan) -> None:
 
 
 def _work(plan: RankPlan) -> str:
+    from subnetbench.harness.execution import RunElsewhere, RunSettings, execute
     from subnetbench.harness.registry import load_plugin
-    from subnetbench.harness.run import RunElsewhere, RunSettings, execute
     from subnetbench.harness.specs import spec_from_json
 
     settings = RunSettings(**plan.settings)  # type: ignore[arg-type]

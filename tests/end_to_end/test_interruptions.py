@@ -80,11 +80,12 @@ def test_sigkill_at_any_moment_changes_no_bit(subnetbench, start, tmp_path, proc
     assert scores_of(subnetbench, tmp_path / "straight") == scores_of(subnetbench, killed)
 
 
-def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(subnetbench, start, tmp_path):
+@pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM])
+def test_a_request_to_stop_is_obeyed_and_the_same_command_goes_on(subnetbench, start, tmp_path, asked):
     arguments = ["run", "edge_popup", "emoji", *TRAINING, "--epochs", "8", "--tracker", "none", "--out", "out"]
     driver = start(*arguments)
     wait_for(lambda: any((run.progress() or {}).get("step", 0) > 3 for run in find_runs(tmp_path / "out")))
-    os.killpg(driver.pid, signal.SIGINT)
+    os.killpg(driver.pid, asked)
     assert driver.wait(timeout=60) == 1
     (run,) = find_runs(tmp_path / "out")
     assert run.state() == "interrupted"

@@ -17,7 +17,7 @@ import torch
 from subnetbench.harness import environment
 from subnetbench.harness.artifacts import load_model, open_inputs, save_model
 from subnetbench.harness.context import Context
-from subnetbench.harness.data import TaskData
+from subnetbench.harness.data import TaskData, on_device
 from subnetbench.harness.errors import SubnetbenchError
 from subnetbench.harness.method import Method
 from subnetbench.harness.paths import default_data_root
@@ -121,7 +121,7 @@ class _Attempt:
         self.monitor.write(ended=None, phase="training", pid=os.getpid(), host=environment.host())
         context = Context(
             spec=spec,
-            data=data,
+            data=on_device(data, world.device),
             world=world,
             folder=folder,
             inputs=open_inputs(spec, folder.results, world),
