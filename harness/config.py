@@ -8,9 +8,9 @@ A field is a pydantic field with a description and bounds; beside them it may ca
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from subnetbench.harness.errors import UserError, nearest
@@ -99,7 +99,12 @@ C = TypeVar("C", bound="Config")
 
 
 class MethodConfig(Config):
-    """What every method can be told; methods add their own fields and may change these defaults."""
+    """What every method can be told; methods add their own fields and may change these defaults.
+
+    `paper_defaults` replaces defaults under `preset: paper`; what the user says still wins.
+    """
+
+    paper_defaults: ClassVar[dict[str, Any]] = {}
 
     preset: Annotated[
         Literal["default", "paper"],
@@ -126,6 +131,13 @@ class MethodConfig(Config):
         int | None,
         Field(ge=1, description="stop a stage after this many validations without a better one"),
     ] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _use_paper_defaults(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("preset") == "paper":
+            return {**cls.paper_defaults, **values}
+        return values
 
 
 class DatasetConfig(Config):

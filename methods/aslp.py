@@ -1,9 +1,9 @@
 """ASLP: masks from arbitrarily shifted log-probabilities, by Gumbel-softmax (Dupont et al., ICIP 2022)."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import nn
 
 from subnetbench.harness.config import Choice, LogUniform
@@ -11,7 +11,6 @@ from subnetbench.harness.context import Context
 from subnetbench.harness.method import Optimization, Stage
 from subnetbench.harness.registry import register_method
 from subnetbench.harness.training.step import Step
-from subnetbench.methods.parts.classifying import Schedule
 from subnetbench.methods.parts.mask_searching import SampledSearch, SampledSearchConfig
 from subnetbench.methods.parts.masking import masked_network
 from subnetbench.methods.parts.masks import AslpMask
@@ -40,16 +39,6 @@ class Aslp(SampledSearch["Aslp.Config"]):
         )
         tau: Annotated[float, Field(gt=0, description="temperature of the gradient"), LogUniform(0.1, 10.0)] = 1.0
         hard: Annotated[bool, Field(description="hard samples forward; false: the soft samples themselves")] = True
-        lr: Annotated[float, Field(gt=0, description="learning rate of the scores"), LogUniform(1.0, 200.0)] = 50.0
-        weight_decay: Annotated[float, Field(ge=0, description="L2 penalty on the scores")] = 0.0
-        schedule: Schedule = "constant"
-
-        @model_validator(mode="before")
-        @classmethod
-        def _paper(cls, values: Any) -> Any:
-            if isinstance(values, dict) and values.get("preset") == "paper":
-                return {"sample_per": "batch", **values}
-            return values
 
     def mask(self) -> AslpMask:
         config = self.config

@@ -18,7 +18,7 @@ from subnetbench.methods.parts.classifying import ClassifierConfig, ClassifierMe
 from subnetbench.methods.parts.mask_statistics import mask_statistics
 from subnetbench.methods.parts.masking import MaskedModel, mask_network, masked_network
 from subnetbench.methods.parts.masks import ContinuousMask, between_rounds_, temperature_at
-from subnetbench.methods.parts.schedules import MultiStep
+from subnetbench.methods.parts.schedules import LearningRateSchedule, MultiStep, make_schedule
 
 TICKET = "ticket"
 
@@ -39,6 +39,8 @@ class ContinuousSparsification(ClassifierMethod["ContinuousSparsification.Config
     tiny = {"network": "resnet20", "image_size": 8, "epochs": 2, "rounds": 2, "rewind_epoch": 1}
 
     class Config(ClassifierConfig):
+        paper_defaults = {"round_transition": "clamp"}
+
         network: Annotated[
             str,
             Field(description="conv2, conv4, conv6, resnet20, or any timm or torchvision classifier"),
@@ -66,8 +68,12 @@ class ContinuousSparsification(ClassifierMethod["ContinuousSparsification.Config
         masked_layers: Annotated[
             tuple[str, ...], Field(description="name patterns of masked layers; none: all convolutions but shortcuts")
         ] = ()
+        schedule: Annotated[
+            Literal["multistep", "constant", "cosine", "onecycle"],
+            Field(description="course of the learning rate over each stage"),
+        ] = "multistep"  # type: ignore[assignment]
         milestones: Annotated[
-            tuple[float, ...], Field(description="shares of a stage at which the learning rate falls to a tenth")
+            tuple[float, ...], Field(description="multistep: shares of a stage at which the rate falls to a tenth")
         ] = (56 / 85, 71 / 85)
         nesterov: Annotated[bool, Field(description="Nesterov momentum")] = True
         weight_decay: Annotated[float, Field(ge=0, description="L2 penalty on weights"), LogUniform(1e-6, 1e-2)] = 1e-4
@@ -75,13 +81,6 @@ class ContinuousSparsification(ClassifierMethod["ContinuousSparsification.Config
             float | None, Field(gt=0, description="peak learning rate of scores; null: that of weights")
         ] = None
         mask_weight_decay: Annotated[float, Field(ge=0, description="L2 penalty on scores")] = 0.0
-
-        @model_validator(mode="before")
-        @classmethod
-        def _paper(cls, values: Any) -> Any:
-            if isinstance(values, dict) and values.get("preset") == "paper":
-                return {"round_transition": "clamp", **values}
-            return values
 
         @model_validator(mode="after")
         def _rewinds_into_training(self) -> Self:
@@ -124,7 +123,8 @@ class ContinuousSparsification(ClassifierMethod["ContinuousSparsification.Config
         config = self.config
         # Set here because it is called on every start of a stage, a resumed one too.
         masked.mode = "final" if stage.name == TICKET else "search"
-        schedule = MultiStep(milestones=self._milestones(stage))
+        chosen = config.schedule
+        schedule = MultiStep(self._milestones(stage)) if chosen == "multistep" else make_schedule(chosen)
         weights = {"params": list(masked.base.parameters()), "weight_decay": config.weight_decay}
         if stage.name == TICKET:
             return {"weights": self._sgd([weights], schedule)}
@@ -137,7 +137,7 @@ class ContinuousSparsification(ClassifierMethod["ContinuousSparsification.Config
         self._searching = getattr(self, "_searching", None) or self._sgd([weights, scores], schedule)
         return {"search": self._searching}
 
-    def _sgd(self, groups: list[dict[str, Any]], schedule: MultiStep) -> Optimization:
+    def _sgd(self, groups: list[dict[str, Any]], schedule: LearningRateSchedule) -> Optimization:
         config = self.config
         return Optimization(torch.optim.SGD(groups, config.lr, config.momentum, nesterov=config.nesterov), schedule)
 

@@ -1,8 +1,8 @@
 """Edge-popup: keep the highest-scored weights of a frozen random network (Ramanujan et al., CVPR 2020)."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import nn
 
 from subnetbench.harness.config import LogUniform, operating_point
@@ -25,6 +25,8 @@ class EdgePopup(FrozenSearch["EdgePopup.Config"]):
     paper = "Ramanujan et al., What's Hidden in a Randomly Weighted Neural Network?, arXiv 1911.13299"
 
     class Config(FrozenSearchConfig):
+        paper_defaults = {"lr": 50.0, "weight_decay": 0.0, "schedule": "constant"}
+
         sparsity: Annotated[
             float, Field(ge=0, lt=1, description="fraction removed, in every layer"), operating_point
         ] = 0.5
@@ -36,13 +38,6 @@ class EdgePopup(FrozenSearch["EdgePopup.Config"]):
         weight_decay: Annotated[float, Field(ge=0, description="L2 penalty on the scores"), LogUniform(1e-6, 1e-2)] = (
             1e-4
         )
-
-        @model_validator(mode="before")
-        @classmethod
-        def _paper(cls, values: Any) -> Any:
-            if isinstance(values, dict) and values.get("preset") == "paper":
-                return {"lr": 50.0, "weight_decay": 0.0, "schedule": "constant", **values}
-            return values
 
     def mask(self) -> EdgePopupMask:
         return EdgePopupMask(self.config.sparsity, rule=self.config.rule)

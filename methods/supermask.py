@@ -1,16 +1,14 @@
 """Supermask: Bernoulli masks over a frozen random network (Zhou et al., NeurIPS 2019)."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import nn
 
-from subnetbench.harness.config import LogUniform
 from subnetbench.harness.context import Context
 from subnetbench.harness.method import Optimization, Stage
 from subnetbench.harness.registry import register_method
 from subnetbench.harness.training.step import Step
-from subnetbench.methods.parts.classifying import Schedule
 from subnetbench.methods.parts.mask_searching import SampledSearch, SampledSearchConfig
 from subnetbench.methods.parts.masking import masked_network
 from subnetbench.methods.parts.masks import Supermask as SupermaskMask
@@ -28,16 +26,6 @@ class Supermask(SampledSearch["Supermask.Config"]):
 
     class Config(SampledSearchConfig):
         weight_rescale: Annotated[bool, Field(description="multiply each layer by entries / kept of its mask")] = False
-        lr: Annotated[float, Field(gt=0, description="learning rate of the scores"), LogUniform(1.0, 200.0)] = 50.0
-        weight_decay: Annotated[float, Field(ge=0, description="L2 penalty on the scores")] = 0.0
-        schedule: Schedule = "constant"
-
-        @model_validator(mode="before")
-        @classmethod
-        def _paper(cls, values: Any) -> Any:
-            if isinstance(values, dict) and values.get("preset") == "paper":
-                return {"sample_per": "batch", **values}
-            return values
 
     def mask(self) -> SupermaskMask:
         return SupermaskMask(rescale=self.config.weight_rescale, initial_value=self.config.initial_value)

@@ -8,12 +8,13 @@ import torch
 from pydantic import Field
 from torch import nn
 
+from subnetbench.harness.config import LogUniform
 from subnetbench.harness.context import Context
 from subnetbench.harness.data import Preprocessing, Split
 from subnetbench.harness.evaluation.classification import classification_metrics
 from subnetbench.harness.method import Stage, Variant
 from subnetbench.harness.records import Score
-from subnetbench.methods.parts.classifying import ClassifierConfig, ClassifierMethod
+from subnetbench.methods.parts.classifying import ClassifierConfig, ClassifierMethod, Schedule
 from subnetbench.methods.parts.initialisation import kaiming_normal_, signed_constant_
 from subnetbench.methods.parts.mask_statistics import mask_statistics
 from subnetbench.methods.parts.masking import MaskedModel, mask_network, masked_network
@@ -67,6 +68,11 @@ class FrozenSearch(ClassifierMethod[ConfigT]):
 class SampledSearchConfig(FrozenSearchConfig):
     """Methods whose masks are sampled during the search."""
 
+    paper_defaults = {"sample_per": "batch"}
+
+    lr: Annotated[float, Field(gt=0, description="learning rate of the scores"), LogUniform(1.0, 200.0)] = 50.0
+    weight_decay: Annotated[float, Field(ge=0, description="L2 penalty on the scores")] = 0.0
+    schedule: Schedule = "constant"
     initial_value: Annotated[float, Field(description="scores at the start; 0 keeps a weight with probability 1/2")] = (
         0.0
     )
