@@ -71,6 +71,10 @@ class SlimmableNetwork(nn.Module):
         super().__init__()
         self.switch = WidthSwitch(widths)
         self.network = network
+        known = dict(network.named_modules())
+        for name in (*full_outputs, *unchanged):
+            if name not in known:
+                raise UserError("the network has no such module", field="full_outputs or unchanged", value=name)
         units = _channel_units(network)
 
         def counts(full: int) -> list[int]:
@@ -78,7 +82,7 @@ class SlimmableNetwork(nn.Module):
             return [min(full, unit * channels(full // unit, width)) for width in self.switch.widths]
 
         normalised = {_channels(module) for module in network.modules() if isinstance(module, BatchNorm | nn.LayerNorm)}
-        for name, module in list(network.named_modules()):
+        for name, module in known.items():
             if _inside(name, unchanged):
                 continue
             outputs = _channels(module)

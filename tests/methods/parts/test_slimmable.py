@@ -148,6 +148,11 @@ def test_layers_that_cannot_be_narrowed_are_refused(layer):
         SlimmableNetwork(nn.Sequential(nn.Conv2d(3, 4, 1), layer), (0.5, 1.0))
 
 
+def test_modules_that_do_not_exist_are_refused():
+    with pytest.raises(UserError, match="no such module"):
+        SlimmableNetwork(nn.Sequential(nn.Conv2d(3, 4, 1)), (0.5, 1.0), unchanged=("classifier",))
+
+
 @pytest.mark.parametrize("widths", [(), (0.0, 1.0), (0.5, 1.5)])
 def test_impossible_widths_are_refused(widths):
     with pytest.raises(UserError, match="widths"):
