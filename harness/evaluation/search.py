@@ -6,6 +6,7 @@ float32. Of equally similar gallery items the one with the lower index comes fir
 
 import importlib.util
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 import numpy as np
@@ -57,15 +58,33 @@ def score_blocks(
 ) -> Iterator[tuple[slice, torch.Tensor]]:
     """Dot products of the queries (or of those at `rows`) with the gallery, block by block.
 
-    Yields a slice of the queries and their scores (b, g), which are overwritten by the next block.
+    Yields a slice of the queries and their scores (b, g), which are overwritten after the next block. On a CPU with
+    several threads the next block is computed while the caller works on this one, which rarely keeps them all busy.
     """
     count = len(query) if rows is None else len(rows)
     size = max(1, min(count, BLOCK_BYTES // (4 * max(1, len(gallery)))))
-    buffer = torch.empty(size, len(gallery), device=gallery.device)
-    for start in range(0, count, size):
-        part = slice(start, min(start + size, count))
+    parts = [slice(start, min(start + size, count)) for start in range(0, count, size)]
+    threads = torch.get_num_threads()
+    ahead = gallery.device.type == "cpu" and threads > 1 and len(parts) > 1
+    buffers = [torch.empty(size, len(gallery), device=gallery.device) for _ in range(1 + ahead)]
+
+    def compute(number: int) -> torch.Tensor:
+        part = parts[number]
         chosen = query[part] if rows is None else query[rows[part]]
-        yield part, torch.mm(chosen, gallery.T, out=buffer[: len(chosen)])
+        return torch.mm(chosen, gallery.T, out=buffers[number % len(buffers)][: len(chosen)])
+
+    if not ahead:
+        for number, part in enumerate(parts):
+            yield part, compute(number)
+        return
+    # A new thread would take as many cores as there are, not as many as this one was given.
+    with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(threads,)) as worker:
+        coming = worker.submit(compute, 0)
+        for number, part in enumerate(parts):
+            scores = coming.result()
+            if number + 1 < len(parts):
+                coming = worker.submit(compute, number + 1)
+            yield part, scores
 
 
 def search(
