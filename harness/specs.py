@@ -28,7 +28,6 @@ class Compute(Config):
     precision: Annotated[
         Literal["fp32", "bf16"], Field(description="bf16: autocast; parameters and optimizers stay float32")
     ] = "fp32"
-    compile: Annotated[bool, Field(description="torch.compile the networks of methods that support it")] = False
 
 
 class InputRef(Config):

@@ -24,7 +24,7 @@ RowScale = Callable[[slice], Tensor]
 """Gives the rows of a tensor that a slice asks for; it is made piece by piece, where it is needed."""
 
 # How many elements of each gradient are handled at a time.
-_CPU_PIECE, _GPU_PIECE = 1 << 17, 1 << 22
+_CPU_PIECE, _GPU_PIECE = 1 << 18, 1 << 22
 # Gradients of small tensors can be opposed almost exactly, and what is left of them after the projection is then lost
 # in single precision.
 _DOUBLE_BELOW = 1 << 18

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.torch_version import TorchVersion
 
 from subnetbench.harness.errors import UserError
 from subnetbench.methods.parts.layer_choice import ChosenParameter, Where, choose_parameters
@@ -174,6 +175,11 @@ class MaskedModel(nn.Module):
         shapes = [self.score(name).shape for name in self.names]
         pieces = flat.split([shape.numel() for shape in shapes])
         return {name: piece.view(shape) for name, piece, shape in zip(self.names, pieces, shapes, strict=True)}
+
+
+if torch.__version__ < TorchVersion("2.13"):
+    # Earlier compilers lose the replaced weights of a functional call and train the unmasked network instead.
+    MaskedModel.forward = torch.compiler.disable(MaskedModel.forward)  # type: ignore[method-assign]
 
 
 def mask_network(

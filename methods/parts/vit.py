@@ -99,6 +99,8 @@ class Attention(nn.Module):
     def mix(self, tokens: Tensor) -> Tensor:
         """The heads' outputs side by side, (n, tokens, heads * head_width)."""
         batch, length, _ = tokens.shape
+        if self.heads == 0:  # a pruned layer may keep none; some releases of torch crash on empty attention
+            return tokens.new_zeros(batch, length, 0)
         stacked = self.query_key_value(tokens).view(batch, length, 3, self.heads, self.head_width)
         query, key, value = stacked.permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(query, key, value)

@@ -217,7 +217,7 @@ def test_prunnet_memory(benchmark):
     def step() -> None:
         for parameter in [*problem.network.parameters(), *problem.scores.parameters()]:
             parameter.grad = None
-        # without the room for masked weights that an earlier step has made
+        # without the room that an earlier step has made
         problem.subnetworks = Subnetworks(problem.weights, problem.scores.as_dict(), SPARSITIES)
         problem.step()
 

@@ -195,6 +195,7 @@ def test_masks_follow_the_scores_only_when_selected_anew():
 def test_unused_weights_count_as_zero():
     _, weights, scores, *_ = make_problem()
     subnetworks = Subnetworks(weights, scores.as_dict(), SPARSITIES)
+    subnetworks.leaves(0)
     finished, size = subnetworks.finish(0, dict.fromkeys(weights), [None])
     assert size == 0
     assert all(not gradient.any() for gradient in finished.values())
