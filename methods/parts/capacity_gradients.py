@@ -6,7 +6,7 @@ mask * sign(s) * W * G for the score (straight-through, and masked as the offici
 but E, and one gradient a capacity is stored. In a step:
 
     subnetworks.select()                                   # once, after the scores have changed
-    dense = gradients of the dense loss
+    dense = subnetworks.keep_dense(gradients of the dense loss)
     for i in range(len(subnetworks)):
         leaves = subnetworks.leaves(i)
         raw = gradients of loss i with respect to the leaves (averaged over micro-batches and processes)
@@ -40,8 +40,8 @@ class Subnetworks:
 
     `weights` are the prunable tensors by name, `scores` those of the same names; or a sequence of one score mapping
     a subnetwork (masks are then not nested). Neither is copied. Each subnetwork has room of the size of the weights,
-    which holds first its masked weights, then its gradients; it is kept from step to step, since fresh memory costs
-    as much time as all arithmetic here.
+    which holds first its masked weights, then its gradients, and so have the dense gradients; it is kept from step to
+    step, since fresh memory costs as much time as the arithmetic here.
     """
 
     def __init__(
@@ -57,6 +57,7 @@ class Subnetworks:
             raise UserError("one score map for all sparsities or one for each", field="scores", value=len(self._scores))
         self._thresholds: list[dict[str, Tensor]] = []
         self._room: list[dict[str, Tensor]] = [{} for _ in self.sparsities]
+        self._dense_room: dict[str, Tensor] = {}
 
     def __len__(self) -> int:
         return len(self.sparsities)
@@ -86,6 +87,16 @@ class Subnetworks:
                 room[name] = torch.empty_like(weight, memory_format=layout_of(weight)).requires_grad_()
             keep_values(weight, self._scores[index][name], self._threshold(index, name), out=room[name])
         return room
+
+    @torch.no_grad()
+    def keep_dense(self, gradients: Mapping[str, Tensor | None]) -> Gradients:
+        """The dense network's gradients with respect to the weights, copied to their room."""
+        for name, weight in self.weights.items():
+            if name not in self._dense_room:
+                self._dense_room[name] = torch.empty_like(weight, memory_format=layout_of(weight))
+            gradient = gradients[name]
+            self._dense_room[name].zero_() if gradient is None else self._dense_room[name].copy_(gradient)
+        return self._dense_room
 
     @torch.no_grad()
     def finish(
@@ -153,8 +164,7 @@ class Subnetworks:
     ) -> tuple[Gradients, list[Gradients]]:
         """Gradients of the weights, and of each score map, from those of the dense network and the subnetworks.
 
-        `gradients[0]` are the dense network's with respect to the weights, the others come from `finish`; the
-        results take their place, so use them before the next step. Weights and scores are integrated alike (`integrate_in_place`, where weight and
+        `gradients[0]` come from `keep_dense`, the others from `finish`; the results take their place, so use them before the next step. Weights and scores are integrated alike (`integrate_in_place`, where weight and
         score of a tensor take turns in `orders`); convolutions filter by filter with `per_filter`. Score maps of
         their own take their subnetwork's gradient as it is.
         """

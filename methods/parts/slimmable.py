@@ -53,6 +53,7 @@ def mobilenet_v2_channels(channels: int, width: float) -> int:
 class SlimmableNetwork(nn.Module):
     """`network`, converted in place, at any of `widths`; called without a width, it runs at the largest.
 
+    `example` is any input batch; the network is run with it once at each width, in evaluation mode.
     `channels` gives a layer's channel count from its full one and the width; counts of grouped convolutions stay
     multiples of the group width, and those inside attention of the number of heads. Layers named in `full_outputs`
     have all their outputs at every width, those in `unchanged` are not touched (names of modules, with all that they
@@ -63,6 +64,7 @@ class SlimmableNetwork(nn.Module):
         self,
         network: nn.Module,
         widths: Sequence[float],
+        example: Tensor,
         *,
         channels: ChannelRule = truncated,
         full_outputs: Collection[str] = (),
@@ -96,6 +98,7 @@ class SlimmableNetwork(nn.Module):
                 slim_layer(module, sizes, self.switch, parts=3 if fused else 1)
             else:
                 _narrow_rest(name, module, counts, normalised, self.switch)
+        self._meet(example)
 
     @contextmanager
     def at(self, index: int) -> Iterator[None]:
@@ -112,29 +115,28 @@ class SlimmableNetwork(nn.Module):
             return self.network(*inputs)
 
     @torch.no_grad()
-    def plain(self, index: int, example: Tensor) -> nn.Module:
-        """A copy at one width with ordinary layers and no weights beyond it; `example` is any input batch."""
+    def plain(self, index: int) -> nn.Module:
+        """A copy at one width with ordinary layers and no weights beyond it."""
+        index = range(len(self.switch.widths))[index]
         other = copy.deepcopy(self)
-        layers = [module for module in other.modules() if isinstance(module, SlimmableLayer)]
-        narrowed: dict[nn.Module, dict[str, Any]] = {}
-        hooks = [
-            layer.register_forward_pre_hook(lambda layer, args: narrowed.update({layer: layer.narrow(args[0])}))
-            for layer in layers
-        ]
-        modes = {module: module.training for module in other.modules()}
-        other.eval()(example, width=index)
-        for module, mode in modes.items():
-            module.training = mode
-        for hook in hooks:
-            hook.remove()
-        for layer in layers:
-            layer.settle(narrowed[layer])
         for name, module in list(other.network.named_modules()):
-            if isinstance(module, SlimmableOwner):
+            if isinstance(module, SlimmableLayer | SlimmableOwner):
                 module.settle(index)
             elif isinstance(module, SlimmableBatchNorm):
                 _replace(other.network, name, module.bn[index])
         return other.network
+
+    @torch.no_grad()
+    def _meet(self, example: Tensor) -> None:
+        """Run once at every width, so that the layers know their inputs."""
+        modes = {module: module.training for module in self.modules()}
+        self.eval()
+        try:
+            for index in range(len(self.switch.widths)):
+                self(example, width=index)
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
 
 
 def _narrow_rest(

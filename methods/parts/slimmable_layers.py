@@ -23,21 +23,47 @@ class WidthSwitch:
 
 
 class SlimmableLayer(nn.Module):
-    """Mixed into a layer's own class: its forward pass runs with the parameters cut to the present width."""
+    """Mixed into a layer's own class: its forward pass runs with the parameters cut to the present width.
+
+    `outputs` are its channel counts, one a width. Those of its inputs are what the inputs bring when the network is
+    first run at each width; from then on they are fixed.
+    """
 
     plain_kind: Any
     switch: WidthSwitch
     outputs: Sequence[int]
+    inputs: list[int | None]
     parts: int
 
-    def narrow(self, x: Tensor) -> dict[str, Any]:
-        """The parameters and settings of this layer for the input `x` at the present width."""
+    def region(self, name: str, tensor: Tensor, index: int) -> Tensor:
+        """A view of what width `index` uses of a tensor like the parameter `name`; of such a part, all of it."""
         raise NotImplementedError
 
+    def part(self, name: str, tensor: Tensor, index: int) -> Tensor:
+        """The region as a parameter of the layer."""
+        return self.region(name, tensor, index)
+
+    def settings(self, index: int) -> dict[str, Any]:
+        """Attributes of the layer that differ at width `index`."""
+        return {}
+
+    def meet(self, x: Tensor) -> None:
+        """Note how many channels the input has at the present width."""
+        raise NotImplementedError
+
+    def narrow(self, index: int) -> dict[str, Any]:
+        """The parameters and settings at width `index`, by name."""
+        present = {name: value for name, value in self._parameters.items() if value is not None}
+        parts = {name: self.part(name, value, index) for name, value in present.items()}
+        return {**parts, **self.settings(index)}
+
     def forward(self, x: Tensor) -> Tensor:
+        index = self.switch.index
+        if self.inputs[index] is None:
+            self.meet(x)
         before = {}
         try:
-            for name, value in self.narrow(x).items():
+            for name, value in self.narrow(index).items():
                 before[name] = getattr(self, name)
                 self._put(name, value)
             return super().forward(x)
@@ -45,12 +71,12 @@ class SlimmableLayer(nn.Module):
             for name, value in before.items():
                 self._put(name, value)
 
-    def settle(self, narrowed: dict[str, Any]) -> None:
-        """Become an ordinary layer with these parameters and settings."""
-        for name, value in narrowed.items():
+    def settle(self, index: int) -> None:
+        """Become an ordinary layer at one width."""
+        for name, value in self.narrow(index).items():
             self._put(name, nn.Parameter(value.detach().clone()) if isinstance(value, Tensor) else value)
         self.__class__ = self.plain_kind
-        for name in ("switch", "outputs", "parts"):
+        for name in ("switch", "outputs", "inputs", "parts"):
             del self.__dict__[name]
 
     def _put(self, name: str, value: Any) -> None:
@@ -60,47 +86,55 @@ class SlimmableLayer(nn.Module):
         else:
             setattr(self, name, value)
 
-    def _count(self) -> int:
-        return self.outputs[self.switch.index]
-
 
 class _SlimmableConv2d(SlimmableLayer, nn.Conv2d):
-    def narrow(self, x: Tensor) -> dict[str, Any]:
-        columns = self.weight.shape[1]
+    def meet(self, x: Tensor) -> None:
+        self.inputs[self.switch.index] = x.shape[1]
+
+    def region(self, name: str, tensor: Tensor, index: int) -> Tensor:
+        inputs = self.inputs[index]
         if self.groups == 1:
-            return _without_none(weight=self.weight[: self._count(), : x.shape[1]], bias=self._bias(self._count()))
+            rows = _leading(tensor, 0, self.outputs[index])
+            return _leading(rows, 1, inputs) if name == "weight" else rows
         # Groups keep their size and drop out as a whole.
-        groups = x.shape[1] // columns
-        rows = groups * (self.weight.shape[0] // self.groups)
-        return _without_none(weight=self.weight[:rows], bias=self._bias(rows), groups=groups)
+        return _leading(tensor, 0, None if inputs is None else inputs * self.out_channels // self.in_channels)
 
-    def settle(self, narrowed: dict[str, Any]) -> None:
-        super().settle(narrowed)
+    def settings(self, index: int) -> dict[str, Any]:
+        inputs = self.inputs[index]
+        return {} if self.groups == 1 or inputs is None else {"groups": inputs * self.groups // self.in_channels}
+
+    def settle(self, index: int) -> None:
+        super().settle(index)
         self.in_channels, self.out_channels = self.weight.shape[1] * self.groups, self.weight.shape[0]
-
-    def _bias(self, rows: int) -> Tensor | None:
-        return None if self.bias is None else self.bias[:rows]
 
 
 class _SlimmableLinear(SlimmableLayer, nn.Linear):
-    def narrow(self, x: Tensor) -> dict[str, Any]:
-        """Of `parts` stacked matrices (query, key, value) the leading rows of each."""
-        rows = self._count()
-        weight = self.weight.unflatten(0, (self.parts, -1))[:, :rows, : x.shape[-1]].flatten(0, 1)
-        bias = None if self.bias is None else self.bias.unflatten(0, (self.parts, -1))[:, :rows].flatten()
-        return _without_none(weight=weight, bias=bias)
+    def meet(self, x: Tensor) -> None:
+        self.inputs[self.switch.index] = x.shape[-1]
 
-    def settle(self, narrowed: dict[str, Any]) -> None:
-        super().settle(narrowed)
+    def region(self, name: str, tensor: Tensor, index: int) -> Tensor:
+        """Of `parts` stacked matrices (query, key, value) the leading rows of each."""
+        stacked = _leading(tensor.unflatten(0, (self.parts, -1)), 1, self.outputs[index])
+        return _leading(stacked, 2, self.inputs[index]) if name == "weight" else stacked
+
+    def part(self, name: str, tensor: Tensor, index: int) -> Tensor:
+        return self.region(name, tensor, index).flatten(0, 1)
+
+    def settle(self, index: int) -> None:
+        super().settle(index)
         self.out_features, self.in_features = self.weight.shape
 
 
 class _SlimmableLayerNorm(SlimmableLayer, nn.LayerNorm):
-    def narrow(self, x: Tensor) -> dict[str, Any]:
+    def meet(self, x: Tensor) -> None:
         # timm's LayerNorm2d has its channels second.
-        size = x.shape[1 if "2d" in type(self).__name__ else -1]
-        cut = {name: value[:size] for name, value in self._parameters.items() if value is not None}
-        return {**cut, "normalized_shape": (size,)}
+        self.inputs[self.switch.index] = x.shape[1 if "2d" in type(self).__name__ else -1]
+
+    def region(self, name: str, tensor: Tensor, index: int) -> Tensor:
+        return _leading(tensor, 0, self.inputs[index])
+
+    def settings(self, index: int) -> dict[str, Any]:
+        return {"normalized_shape": (self.inputs[index],)}
 
 
 _MIXINS: dict[type[nn.Module], type[SlimmableLayer]] = {
@@ -118,6 +152,7 @@ def slim_layer(layer: nn.Module, outputs: Sequence[int], switch: WidthSwitch, *,
     slim: Any = layer
     slim.__class__ = _slimmable_class(slim.__class__)
     slim.switch, slim.outputs, slim.parts = switch, tuple(outputs), parts
+    slim.inputs = [None] * len(slim.outputs)
 
 
 class SlimmableBatchNorm(nn.Module):
@@ -213,5 +248,7 @@ def _leading_channels(layer: BatchNorm, size: int) -> nn.Module:
     return narrow
 
 
-def _without_none(**values: Any) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
+def _leading(tensor: Tensor, axis: int, size: int | None) -> Tensor:
+    """The first `size` entries along an axis."""
+    # Slicing off nothing would cost two passes over the gradient.
+    return tensor if size is None or tensor.shape[axis] == size else tensor.narrow(axis, 0, size)

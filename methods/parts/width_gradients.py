@@ -1,8 +1,14 @@
 """Combining the gradients that the widths of a slimmable network give: conflict-aware (PrunNet's rule) and SFSC.
 
 Gradients are dictionaries by parameter name, one a width, with None (or no entry) where a width does not use the
-parameter. With respect to a shared weight they are of full size and zero outside a width's slice, as autograd gives
-them. The results take the place of gradients that come in.
+parameter. With respect to a shared weight they are of full size and zero outside a width's slice. The results take
+the place of gradients that come in. In a step of the conflict-aware rule:
+
+    for i in (full width first):
+        leaves = slices.leaves(i) | the other parameters
+        raw = gradients of the loss at width i with respect to the leaves (averaged over micro-batches and processes)
+        gradients.append(slices.finish(i, raw, clip_norm=100 unless full)[0])
+    combined = integrate_widths(gradients, slices.weights, orders)
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,9 +24,65 @@ from subnetbench.methods.parts.gradient_integration import (
     pcgrad,
     row_products,
 )
+from subnetbench.methods.parts.norm_clipping import scale_to_norm, total_norm
 from subnetbench.methods.parts.slimmable_layers import SlimmableLayer
 
 WidthGradients = Mapping[str, Tensor | None]
+
+
+class WidthSlices:
+    """What each width uses of the shared weights of a slimmable network, as leaves and as places for gradients.
+
+    Gradients with respect to the slices, not to the whole weights, save the autograd engine from padding them. Each
+    width has room of the size of the weights for them, which is kept from step to step.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self.weights = shared_weights(network)
+        self._owners = {name: network.get_submodule(name.rpartition(".")[0]) for name in self.weights}
+        self._room: dict[int, dict[str, Tensor]] = {}
+
+    def leaves(self, index: int) -> dict[str, Tensor]:
+        """The slices of one width by name, to run the network functionally with."""
+        found = {}
+        for name, weight in self.weights.items():
+            owner, kind = self._owner(name)
+            # Convolutions want their weights in one piece.
+            found[name] = owner.part(kind, weight.detach(), index).contiguous().requires_grad_()
+        return found
+
+    @torch.no_grad()
+    def finish(
+        self, index: int, gradients: WidthGradients, *, clip_norm: float | None = None
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Put the gradients of one width, by name, in their places, and clip all of them by their total norm.
+
+        Returns them, those of the slices padded to full size, and the norm before clipping.
+        """
+        if index not in self._room:
+            self._room[index] = {name: torch.zeros_like(weight) for name, weight in self.weights.items()}
+        finished = {name: gradient for name, gradient in gradients.items() if gradient is not None}
+        norms, places = [total_norm([g for name, g in finished.items() if name not in self.weights])], []
+        for name, room in self._room[index].items():
+            owner, kind = self._owner(name)
+            place = owner.region(kind, room, index)
+            places.append(place)
+            if name in finished:
+                gradient = finished[name]
+                norms.append(torch.linalg.vector_norm(gradient))
+                place.copy_(gradient.reshape(place.shape))
+            else:
+                place.zero_()
+        norm = torch.linalg.vector_norm(torch.stack([part.to(norms[-1].device) for part in norms]))
+        if clip_norm is not None:
+            rest = [gradient for name, gradient in finished.items() if name not in self.weights]
+            scale_to_norm([*places, *rest], norm, clip_norm)
+        return {**finished, **self._room[index]}, norm
+
+    def _owner(self, name: str) -> tuple[SlimmableLayer, str]:
+        owner = self._owners[name]
+        assert isinstance(owner, SlimmableLayer)
+        return owner, name.rpartition(".")[2]
 
 
 def shared_weights(network: nn.Module) -> dict[str, nn.Parameter]:

@@ -25,7 +25,7 @@ from subnetbench.methods.parts.norm_clipping import clip_in_place
 from subnetbench.methods.parts.order_statistics import removal_rank
 from subnetbench.methods.parts.retrieval_networks import ClassifiedEmbedding, prunnet_resnet, switchnet_resnet
 from subnetbench.methods.parts.slimmable import SlimmableNetwork
-from subnetbench.methods.parts.width_gradients import filter_by_filter, integrate_widths, shared_weights
+from subnetbench.methods.parts.width_gradients import WidthSlices, filter_by_filter, integrate_widths
 
 SPARSITIES = (0.2, 0.4, 0.6, 0.8)
 WIDTHS = (1.0, 0.8944, 0.7746, 0.6325, 0.4472)
@@ -65,7 +65,7 @@ class PrunNetProblem:
         with running_momentum(self.network, 1 - 0.9**2):
             loss = self.loss(self.network)
         raw = torch.autograd.grad(loss, [*self.weights.values(), *self.others.values()])
-        gradients = [dict(zip(names, raw, strict=False))]
+        gradients = [subnetworks.keep_dense(dict(zip(names, raw, strict=False)))]
         for parameter, gradient in zip(self.others.values(), raw[len(names) :], strict=True):
             parameter.grad = gradient
         for i in range(len(subnetworks)):
@@ -234,13 +234,14 @@ def test_switchnet_step_against_its_widths(benchmark):
     network = SlimmableNetwork(
         ClassifiedEmbedding(switchnet_resnet(18), 512, CLASSES),
         WIDTHS,
+        torch.zeros(1, 3, 64, 64),
         full_outputs=("projector.linear", "projector.norm"),
         unchanged=("classifier",),
     ).train()
     images, labels = torch.randn(16, 3, 64, 64), torch.randint(0, CLASSES, (16,))
-    plain = [network.plain(i, images) for i in range(len(WIDTHS))]
-    named, weights = dict(network.named_parameters()), shared_weights(network)
-    generator = torch.Generator().manual_seed(0)
+    plain = [network.plain(i) for i in range(len(WIDTHS))]
+    named, slices = dict(network.named_parameters()), WidthSlices(network)
+    by_row, generator = filter_by_filter(slices.weights), torch.Generator().manual_seed(0)
 
     def passes() -> None:
         for module in plain:
@@ -249,13 +250,14 @@ def test_switchnet_step_against_its_widths(benchmark):
     def step() -> None:
         gradients = []
         for i in range(len(WIDTHS)):
-            loss = F.cross_entropy(network(images, width=i)[1], labels)
-            found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
-            if i:
-                clip_in_place([gradient for gradient in found if gradient is not None], 100.0)
-            gradients.append(dict(zip(named, found, strict=True)))
-        orders = draw_orders(len(WIDTHS), filter_by_filter(weights), generator)
-        for name, gradient in integrate_widths(gradients, weights, orders).items():
+            others = {name: p.detach().requires_grad_() for name, p in named.items() if name not in slices.weights}
+            leaves = {**slices.leaves(i), **others}
+            loss = F.cross_entropy(functional_call(network, leaves, images, {"width": i})[1], labels)
+            found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+            raw = dict(zip(leaves, found, strict=True))
+            gradients.append(slices.finish(i, raw, clip_norm=100.0 if i else None)[0])
+        orders = draw_orders(len(WIDTHS), by_row, generator)
+        for name, gradient in integrate_widths(gradients, slices.weights, orders).items():
             named[name].grad = gradient
 
     ratios = median_ratio(step, passes)

@@ -356,6 +356,7 @@ class SwitchNet:
         self.network = SlimmableNetwork(
             network,
             self.widths,
+            torch.from_numpy(case["images"]),
             channels=lambda count, width: int(usual[count] * width),
             full_outputs=("projector.linear", "projector.norm"),
             unchanged=("classifier",),

@@ -101,7 +101,7 @@ def all_gradients(problem, subnetworks: Subnetworks):
     for i in range(len(subnetworks)):
         raw, rest = raw_gradients(network, weights, subnetworks.leaves(i), images, labels)
         finished.append(subnetworks.finish(i, raw, rest)[0])
-    return [dense, *finished]
+    return [subnetworks.keep_dense(dense), *finished]
 
 
 def test_the_sum_is_the_gradient_of_the_sum_of_losses():

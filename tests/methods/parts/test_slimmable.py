@@ -56,13 +56,13 @@ def test_any_network_runs_at_any_width(name):
     with torch.no_grad():
         expected = network(IMAGES)
         names = list(prunable_parameters(network))
-        slim = SlimmableNetwork(network, WIDTHS).eval()
+        slim = SlimmableNetwork(network, WIDTHS, IMAGES).eval()
         assert torch.equal(slim(IMAGES), expected)
         assert torch.equal(slim(IMAGES, width=2), expected)
         sizes = []
         for i in range(len(WIDTHS)):
             output = slim(IMAGES, width=i)
-            plain = slim.plain(i, IMAGES)
+            plain = slim.plain(i)
             assert torch.equal(plain(IMAGES), output)
             assert not any(isinstance(module, SlimmableLayer) for module in plain.modules())
             assert not any(type(module).__name__.startswith("Slimmable") for module in plain.modules())
@@ -73,7 +73,7 @@ def test_any_network_runs_at_any_width(name):
 
 @pytest.mark.parametrize("name", ["resnet18", "resnext50_32x4d", "vit_tiny_patch16_224"])
 def test_gradients_reach_the_active_part_alone(name):
-    slim = SlimmableNetwork(small(name), (0.5, 1.0)).eval()
+    slim = SlimmableNetwork(small(name), (0.5, 1.0), IMAGES).eval()
     slim(IMAGES, width=0).square().sum().backward()
     for path, module in slim.network.named_modules():
         if isinstance(module, nn.Conv2d | nn.Linear) and module.weight.grad is not None:
@@ -85,7 +85,7 @@ def test_gradients_reach_the_active_part_alone(name):
 
 
 def test_a_copy_has_a_switch_of_its_own():
-    slim = SlimmableNetwork(small("vit_tiny_patch16_224"), (0.5, 1.0)).eval()
+    slim = SlimmableNetwork(small("vit_tiny_patch16_224"), (0.5, 1.0), IMAGES).eval()
     other = copy.deepcopy(slim)
     with torch.no_grad(), other.at(0):
         assert other.network(IMAGES).shape == (2, 24)
@@ -93,7 +93,7 @@ def test_a_copy_has_a_switch_of_its_own():
 
 
 def test_the_width_is_set_back_after_an_error():
-    slim = SlimmableNetwork(small("resnet18"), (0.5, 1.0))
+    slim = SlimmableNetwork(small("resnet18"), (0.5, 1.0), IMAGES)
     with pytest.raises(RuntimeError):
         slim(torch.zeros(1, 5, 8, 8), width=0)
     assert slim.switch.index == 1
@@ -101,7 +101,7 @@ def test_the_width_is_set_back_after_an_error():
 
 
 def test_widths_have_batch_norms_of_their_own():
-    slim = SlimmableNetwork(small("resnet18"), (0.5, 1.0)).train()
+    slim = SlimmableNetwork(small("resnet18"), (0.5, 1.0), IMAGES).train()
     before = {name: value.clone() for name, value in slim.state_dict().items() if "running_mean" in name}
     slim(IMAGES, width=0)
     for name, value in slim.state_dict().items():
@@ -113,7 +113,7 @@ def test_full_outputs_and_unchanged_layers():
     backbone = ResNet("basic", (1, 1, 1, 1), width=4)
     network = ClassifiedEmbedding(backbone, backbone.channels, 7, dim=10)
     slim = SlimmableNetwork(
-        network, (0.5, 1.0), full_outputs=("projector.linear", "projector.norm"), unchanged=("classifier",)
+        network, (0.5, 1.0), IMAGES, full_outputs=("projector.linear", "projector.norm"), unchanged=("classifier",)
     )
     embeddings, logits = slim(IMAGES, width=0)
     assert (embeddings.shape, logits.shape) == ((2, 10), (2, 7))
@@ -127,8 +127,7 @@ def test_full_outputs_and_unchanged_layers():
 )
 def test_convolution_weights_of_the_published_widths(width, weights):
     with torch.device("meta"):
-        slim = SlimmableNetwork(switchnet_resnet(18), (width, 1.0))
-        plain = slim.plain(0, torch.zeros(1, 3, 32, 32))
+        plain = SlimmableNetwork(switchnet_resnet(18), (width, 1.0), torch.zeros(1, 3, 64, 64)).plain(0)
     assert sum(p.numel() for p in prunable_parameters(plain).values()) == weights
 
 
@@ -145,12 +144,12 @@ def test_rounding_rules():
 )
 def test_layers_that_cannot_be_narrowed_are_refused(layer):
     with pytest.raises(UserError, match=type(layer).__name__):
-        SlimmableNetwork(nn.Sequential(nn.Conv2d(3, 4, 1), layer), (0.5, 1.0))
+        SlimmableNetwork(nn.Sequential(nn.Conv2d(3, 4, 1), layer), (0.5, 1.0), IMAGES)
 
 
 def test_modules_that_do_not_exist_are_refused():
     with pytest.raises(UserError, match="no such module"):
-        SlimmableNetwork(nn.Sequential(nn.Conv2d(3, 4, 1)), (0.5, 1.0), unchanged=("classifier",))
+        SlimmableNetwork(nn.Sequential(nn.Conv2d(3, 4, 1)), (0.5, 1.0), IMAGES, unchanged=("classifier",))
 
 
 @pytest.mark.parametrize("widths", [(), (0.0, 1.0), (0.5, 1.5)])

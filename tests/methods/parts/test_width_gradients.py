@@ -1,12 +1,15 @@
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.func import functional_call
 
 from subnetbench.methods.parts.gradient_integration import draw_orders, integrate_in_place
 from subnetbench.methods.parts.retrieval_networks import ClassifiedEmbedding, ResNet
 from subnetbench.methods.parts.slimmable import SlimmableNetwork
 from subnetbench.methods.parts.width_gradients import (
+    WidthSlices,
     filter_by_filter,
     integrate_widths,
     merge_sfsc,
@@ -22,6 +25,7 @@ def switchnet() -> SlimmableNetwork:
     return SlimmableNetwork(
         ClassifiedEmbedding(backbone, backbone.channels, 5, dim=6),
         WIDTHS,
+        torch.zeros(1, 3, 24, 24),
         full_outputs=("projector.linear", "projector.norm"),
         unchanged=("classifier",),
     )
@@ -42,7 +46,7 @@ def test_shared_weights_are_those_of_convolutions_and_projections():
     assert names[0] == "network.backbone.conv1.weight"
     assert names[-2:] == ["network.projector.linear.weight", "network.projector.linear.bias"]
     assert not any("bn" in name or "norm" in name or "classifier" in name for name in names)
-    layer_norm = SlimmableNetwork(nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4)), (0.5, 1.0))
+    layer_norm = SlimmableNetwork(nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4)), (0.5, 1.0), torch.zeros(1, 4))
     assert list(shared_weights(layer_norm)) == ["network.0.weight", "network.0.bias"]
 
 
@@ -63,6 +67,47 @@ def test_shared_weights_are_integrated_and_the_rest_keeps_its_own():
             (own,) = [part[name] for part in kept if part[name] is not None]
             assert torch.equal(gradient, own)
     assert torch.equal(combined["network.classifier.weight"], kept[0]["network.classifier.weight"])
+
+
+@pytest.mark.parametrize("clip_norm", [None, 0.1])
+def test_gradients_of_slices_are_those_of_the_whole_weights(clip_norm):
+    network = switchnet()
+    slices = WidthSlices(network)
+    named = dict(network.named_parameters())
+    generator = torch.Generator().manual_seed(1)
+    images, labels = torch.randn(6, 3, 24, 24, generator=generator), torch.arange(6) % 5
+    for _ in range(2):
+        for i, expected in enumerate(gradients_of(network)):
+            others = {name: p.detach().requires_grad_() for name, p in named.items() if name not in slices.weights}
+            leaves = {**slices.leaves(i), **others}
+            loss = F.cross_entropy(functional_call(network, leaves, images, {"width": i})[1], labels)
+            found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+            finished, norm = slices.finish(i, dict(zip(leaves, found, strict=True)), clip_norm=clip_norm)
+            total = torch.cat([g.flatten() for g in expected.values() if g is not None]).norm().item()
+            assert norm.item() == pytest.approx(total, rel=1e-5)
+            factor = 1.0 if clip_norm is None else min(1.0, clip_norm / (total + 1e-6))
+            for name, gradient in expected.items():
+                if gradient is not None:
+                    assert torch.allclose(finished[name], factor * gradient, rtol=1e-5, atol=1e-7), name
+
+
+def test_slices_of_attention_and_grouped_convolutions():
+    network = timm.create_model("vit_tiny_patch16_224", embed_dim=24, num_heads=3, depth=1, img_size=32, num_classes=0)
+    check_slices(SlimmableNetwork(network, (0.5, 1.0), torch.zeros(1, 3, 32, 32)).eval(), torch.randn(2, 3, 32, 32))
+    grouped = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 12, 3, groups=4), nn.Conv2d(12, 12, 1, groups=12))
+    check_slices(SlimmableNetwork(grouped, (0.5, 1.0), torch.zeros(1, 3, 5, 5)), torch.randn(2, 3, 5, 5))
+
+
+def check_slices(network: SlimmableNetwork, inputs: torch.Tensor) -> None:
+    slices = WidthSlices(network)
+    expected = torch.autograd.grad(network(inputs, width=0).square().sum(), list(slices.weights.values()))
+    leaves = slices.leaves(0)
+    loss = functional_call(network, leaves, inputs, {"width": 0}).square().sum()
+    raw = dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True))
+    assert sum(leaf.numel() for leaf in leaves.values()) < sum(weight.numel() for weight in slices.weights.values())
+    finished, _ = slices.finish(0, raw)
+    for name, gradient in zip(slices.weights, expected, strict=True):
+        assert torch.allclose(finished[name], gradient, rtol=1e-4, atol=1e-6), name
 
 
 def test_the_sum_adds_the_widths_up():
