@@ -5,7 +5,7 @@ the reason in `RecordSet.skipped`.
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,8 @@ MAX_ROWS = 50_000_000
 MAX_UNCOMPRESSED_BYTES = 2**32
 _PLAIN_BYTES = 2**27  # decode strings row by row only if that can never need more memory than this
 _THREADS = 2
-_LISTINGS = 8  # a merge may replace the files that were listed; it is over long before this many listings
+_LISTINGS = 100  # merges may replace the files that were listed; they are over long before this many listings
+_VANISHED = "vanished while it was read"
 
 
 @dataclass(frozen=True)
@@ -85,15 +86,22 @@ def read_records(paths: Path | str | Iterable[Path | str], columns: Sequence[str
     """
     roots = [paths] if isinstance(paths, Path | str) else list(paths)
     wanted = wanted_columns(columns)
-    files = record_files(roots)
+    listed = record_files(roots)
+    outcomes = dict(zip(listed, _read_all(listed, wanted), strict=True))
     for _ in range(_LISTINGS):
-        listed, outcomes = files, _read_all(files, wanted)
-        # A merge under way may have moved records from files that this listing missed to one it could not know.
         files = record_files(roots)
-        new = set(files).difference(listed)
-        if not set(listed).difference(files) and not any(f.name.startswith(MERGED_PREFIX) for f in new):
+        # A merge under way may have moved records from files that a listing missed to one it could not know.
+        merged = any(file not in outcomes and file.name.startswith(MERGED_PREFIX) for file in files)
+        if not merged and set(files).issuperset(listed):
             break
-    return _assemble(listed, outcomes, wanted)
+        # What was read counts, whatever became of its file: records are never changed, and each is held once.
+        new = [file for file in files if outcomes.get(file, _VANISHED) == _VANISHED]
+        outcomes.update(zip(new, _read_all(new, wanted), strict=True))
+        listed = files
+    else:
+        return _assemble(outcomes, wanted)
+    gone = {file for file, outcome in outcomes.items() if outcome == _VANISHED}.difference(files)
+    return _assemble({file: outcome for file, outcome in outcomes.items() if file not in gone}, wanted)
 
 
 @dataclass(frozen=True)
@@ -145,7 +153,7 @@ def _read_file(path: Path, wanted: Wanted) -> _Outcome:
         # Not memory-mapped: someone may truncate the file under the map, which would kill this process.
         return _decode(path.read_bytes(), wanted)
     except FileNotFoundError:
-        return "vanished while it was read"
+        return _VANISHED
     except Exception as error:
         # The decoder meets bytes that anybody can write; whatever it raises concerns this file alone.
         first_line = (str(error).splitlines() or [""])[0]
@@ -185,9 +193,10 @@ def _split(table: pa.Table) -> _Part | str:
     return _Part(table, table.take(first_row[used]), (np.cumsum(used) - 1)[codes])
 
 
-def _assemble(files: Sequence[Path], outcomes: Sequence[_Outcome], wanted: Wanted) -> RecordSet:
-    skipped = [Skipped(file, o) for file, o in zip(files, outcomes, strict=True) if isinstance(o, str)]
-    parts = [(file, o) for file, o in zip(files, outcomes, strict=True) if isinstance(o, _Part)]
+def _assemble(outcomes: Mapping[Path, _Outcome], wanted: Wanted) -> RecordSet:
+    ordered = sorted(outcomes.items(), key=lambda item: item[0])
+    skipped = [Skipped(file, outcome) for file, outcome in ordered if isinstance(outcome, str)]
+    parts = [(file, outcome) for file, outcome in ordered if isinstance(outcome, _Part)]
     runs, scores = _concatenate(parts, wanted)
     if fault_of(runs) or fault_of(scores):
         faults = [fault_of(part.rows) for _, part in parts]
