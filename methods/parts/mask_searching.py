@@ -1,14 +1,15 @@
 """The base of methods that search a subnetwork of frozen random weights, and what the sampled ones add."""
 
 from abc import abstractmethod
+from functools import partial
 from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 import torch
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
-from subnetbench.harness.config import LogUniform
+from subnetbench.harness.config import LogUniform, operating_point
 from subnetbench.harness.context import Context
 from subnetbench.harness.data import Preprocessing, Split
 from subnetbench.harness.evaluation.classification import classification_metrics
@@ -19,8 +20,20 @@ from subnetbench.methods.parts.initialisation import kaiming_normal_, signed_con
 from subnetbench.methods.parts.mask_statistics import mask_statistics
 from subnetbench.methods.parts.masking import MaskedModel, mask_network, masked_network
 from subnetbench.methods.parts.masks import Mask
+from subnetbench.methods.parts.order_statistics import removal_rank, smallest
 
 EVALUATION_BATCH = 256
+
+
+@torch.no_grad()
+def forced_weights(masked: MaskedModel, sparsity: float) -> dict[str, Tensor]:
+    """The weights that remain when the share `sparsity` of each layer's lowest scores is removed (ties all stay)."""
+    weights = {}
+    for layer, name in enumerate(masked.names):
+        score = masked.score(name)
+        keep = score >= smallest(score, [removal_rank(sparsity, score.numel())])[0]
+        weights[name] = masked.weight(name) * keep * masked.mask.gain(layer, keep)
+    return weights
 
 
 class FrozenSearchConfig(ClassifierConfig):
@@ -82,6 +95,11 @@ class SampledSearchConfig(FrozenSearchConfig):
     sample_per: Annotated[
         Literal["pass", "batch"], Field(description="one mask for a pass over the test split, or a new one a batch")
     ] = "pass"
+    forced_sparsities: Annotated[
+        tuple[Annotated[float, Field(ge=0, lt=1)], ...],
+        Field(description="also offer variants `forced-S` that remove the share S of each layer, lowest scores first"),
+        operating_point,
+    ] = ()
 
 
 SampledT = TypeVar("SampledT", bound=SampledSearchConfig)
@@ -89,6 +107,9 @@ SampledT = TypeVar("SampledT", bound=SampledSearchConfig)
 
 class SampledSearch(FrozenSearch[SampledT]):
     """Searches with random masks. The thresholded network is the variant; sampled masks are a metric of their own.
+
+    The search does not control its sparsity. `forced_sparsities` cuts the trained scores at other places, which is
+    not what any of the papers evaluates; those variants are named `forced-...` for that.
 
     Differences of `preset: paper`, which follows the ASLP code: validation uses sampled masks on augmented images,
     a new mask is sampled for every test batch, `augment: false` also switches normalisation off, and signed
@@ -116,20 +137,37 @@ class SampledSearch(FrozenSearch[SampledT]):
             own += [Score(metric=k, value=v, split=split, variant="subnetwork") for k, v in spread.items()]
         return scores + own
 
+    def variants(self, modules: nn.ModuleDict, context: Context) -> list[Variant]:
+        masked = masked_network(modules)
+
+        def cut(sparsity: float) -> nn.Module:
+            return masked.finalise(forced_weights(masked, sparsity)).eval()
+
+        forced = [
+            Variant(f"forced-{sparsity:g}", partial(cut, sparsity), self.preprocessing(context))
+            for sparsity in self.config.forced_sparsities
+        ]
+        return [*super().variants(modules, context), *forced]
+
     def validate(self, modules: nn.ModuleDict, stage: Stage, context: Context) -> dict[str, float]:
         if self.config.preset != "paper":
             return super().validate(modules, stage, context)
-        generator = context.torch_generator("evaluation", stage.name, self._validations(), device=context.device)
-        return self._sampled_metrics(masked_network(modules), context.data.validation, context, generator)
-
-    def _validations(self) -> int:
-        self.state["validations"] = self.state.get("validations", 0) + 1
-        return int(self.state["validations"])
+        count = self.state["validations"] = self.state.get("validations", 0) + 1
+        generator = context.torch_generator("evaluation", stage.name, count, device=context.device)
+        return self._sampled_metrics(masked_network(modules), context.data.validation, context, generator, count)
 
     def _sampled_metrics(
-        self, masked: MaskedModel, split: Split, context: Context, generator: torch.Generator
+        self,
+        masked: MaskedModel,
+        split: Split,
+        context: Context,
+        generator: torch.Generator,
+        augmentation: int | None = None,
     ) -> dict[str, float]:
-        """Classification metrics under sampled masks: one for the pass, or a new one for every batch."""
+        """Classification metrics under sampled masks: one for the pass, or a new one for every batch.
+
+        With a number for `augmentation`, images are augmented as in training if the config says so.
+        """
         paper = self.config.preset == "paper"
         preprocessing = self.preprocessing(context)
         batches = []
@@ -139,8 +177,8 @@ class SampledSearch(FrozenSearch[SampledT]):
             indices = np.arange(start, min(start + EVALUATION_BATCH, len(split)))
             if start and (paper or self.config.sample_per == "batch"):
                 masked.draw(generator)
-            if paper and split.name == "validation":
-                images = self.augmented(split.images, indices, context, "validation", self._validations())
+            if augmentation is not None and self.config.augment:
+                images = self.augmented(split.images, indices, context, "validation", augmentation)
             else:
                 images = preprocessing(split.images, indices, context.device)
             with torch.no_grad():
