@@ -65,6 +65,9 @@ class ContinuousSparsification(ClassifierMethod["ContinuousSparsification.Config
             Field(description="the ticket's learning rate starts afresh, or goes on from rewind_epoch"),
         ] = "restart"
         prune_only: Annotated[bool, Field(description="keep the searched weights instead of rewinding them")] = False
+        offer_search: Annotated[
+            bool, Field(description="also evaluate the network of open gates before the ticket is trained")
+        ] = True
         masked_layers: Annotated[
             tuple[str, ...], Field(description="name patterns of masked layers; none: all convolutions but shortcuts")
         ] = ()
@@ -174,7 +177,7 @@ class ContinuousSparsification(ClassifierMethod["ContinuousSparsification.Config
         share = mask_statistics(masked)[0].pruned_fraction
         details: dict[str, float | str] = {"masked_sparsity": share}
         found = [Variant(TICKET, lambda: masked.finalise().eval(), self.preprocessing(context), details=details)]
-        if "search" in self.state:
+        if "search" in self.state and self.config.offer_search:
             found.append(
                 Variant("search", lambda: self._searched(masked), self.preprocessing(context), details=details)
             )

@@ -1,5 +1,6 @@
 """Classifiers by name, sized to a data set: the small networks of the papers, and all of timm and torchvision."""
 
+import torch
 from torch import nn
 
 from subnetbench.harness.data import TaskData
@@ -12,7 +13,7 @@ def classifier(name: str, data: TaskData, *, size: int, pretrained: bool = False
 
     `name` is one of `SMALL_NETWORKS`, else a timm model, else a torchvision classifier (`torchvision/resnet18`
     asks for that library's). `pretrained` asks timm or torchvision for its published weights. Raises `UserError`
-    with the nearest name when there is none.
+    with the nearest name when there is none, and for a network that cannot be built for such images.
     """
     if name in SMALL_NETWORKS:
         if pretrained:
@@ -25,13 +26,37 @@ def classifier(name: str, data: TaskData, *, size: int, pretrained: bool = False
         import timm
 
         if timm.is_model(model):
-            return timm.create_model(model, pretrained=pretrained, num_classes=data.num_classes, in_chans=data.channels)
+            return _checked(_timm(model, data, size, pretrained), name, data, size)
     if library != "timm":
         import torchvision
 
         if model in torchvision.models.list_models(module=torchvision.models):
-            return _torchvision(model, data, pretrained)
+            return _checked(_torchvision(model, data, pretrained), name, data, size)
     raise _no_such_network(name)
+
+
+def _timm(model: str, data: TaskData, size: int, pretrained: bool) -> nn.Module:
+    import timm
+
+    options = {"num_classes": data.num_classes, "in_chans": data.channels}
+    published = timm.get_pretrained_cfg(model)
+    if published is not None and published.fixed_input_size:
+        options["img_size"] = size
+    return timm.create_model(model, pretrained=pretrained, **options)
+
+
+@torch.no_grad()
+def _checked(network: nn.Module, name: str, data: TaskData, size: int) -> nn.Module:
+    """The network as it is, once it has classified an empty image."""
+    modes = {module: module.training for module in network.modules()}
+    try:
+        network.eval()(torch.zeros(1, data.channels, size, size))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        fault = f"cannot classify images of {size} pixels: {str(error) or type(error).__name__}"
+        raise UserError(fault, field="network", value=name) from None
+    for module, training in modes.items():
+        module.training = training
+    return network
 
 
 def _torchvision(model: str, data: TaskData, pretrained: bool) -> nn.Module:

@@ -14,7 +14,9 @@ SWEEPS = Path(__file__).resolve().parents[2] / "sweeps"
 
 @pytest.mark.parametrize("file", sorted(SWEEPS.rglob("*.yaml")), ids=lambda file: file.stem)
 def test_every_sweep_file_expands(file):
-    assert read_sweep(file).expand()
+    content = read_sweep(file)
+    assert content.name == file.stem
+    assert content.expand()
 
 
 @pytest.mark.timeout(900)

@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import pytest
 
 from subnetbench.harness.errors import UserError
@@ -71,15 +69,3 @@ def test_faults_are_one_message_that_names_the_place(sweep, text, words):
 def test_missing_file(tmp_path):
     with pytest.raises(UserError, match="cannot be read"):
         read_sweep(tmp_path / "absent.yaml")
-
-
-SWEEPS = Path(__file__).resolve().parents[2] / "sweeps"
-
-
-@pytest.mark.parametrize(
-    "path", sorted({*SWEEPS.glob("*.yaml"), *SWEEPS.glob("published/*.yaml")}), ids=lambda p: p.stem
-)
-def test_every_sweep_that_ships_expands(path):
-    content = read_sweep(path)
-    assert content.name == path.stem
-    assert content.expand()
