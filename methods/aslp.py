@@ -12,6 +12,7 @@ from subnetbench.harness.method import Optimization, Stage
 from subnetbench.harness.registry import register_method
 from subnetbench.harness.training.step import Step
 from subnetbench.methods.parts.mask_searching import SampledSearch, SampledSearchConfig
+from subnetbench.methods.parts.masked_training import masked_backward
 from subnetbench.methods.parts.masking import masked_network
 from subnetbench.methods.parts.masks import AslpMask
 
@@ -59,6 +60,7 @@ class Aslp(SampledSearch["Aslp.Config"]):
         if not self.config.weight_rescale:
             passes = [("scores",)]
         for number, names in enumerate(passes):
-            masked_network(modules).draw(step.generator("masks", number))
-            step.backward(lambda batch: self.loss(modules, batch, step), step.parameters(*names))
+            masked = masked_network(modules)
+            masked.draw(step.generator("masks", number))
+            masked_backward(masked, step, lambda batch: self.loss(modules, batch, step), step.parameters(*names))
             step.update(*names)

@@ -14,8 +14,9 @@ from subnetbench.harness.method import Optimization, Stage, Variant
 from subnetbench.harness.registry import register_method
 from subnetbench.harness.training.step import Batch, Step
 from subnetbench.methods.lottery_ticket import copy_state
-from subnetbench.methods.parts.classifying import ClassifierConfig, ClassifierMethod
+from subnetbench.methods.parts.classifying import ClassifierConfig
 from subnetbench.methods.parts.mask_statistics import mask_statistics
+from subnetbench.methods.parts.masked_training import MaskedClassifierMethod
 from subnetbench.methods.parts.masking import MaskedModel, mask_network, masked_network
 from subnetbench.methods.parts.masks import ContinuousMask, between_rounds_, temperature_at
 from subnetbench.methods.parts.schedules import LearningRateSchedule, MultiStep, make_schedule
@@ -24,7 +25,7 @@ TICKET = "ticket"
 
 
 @register_method("continuous_sparsification")
-class ContinuousSparsification(ClassifierMethod["ContinuousSparsification.Config"]):
+class ContinuousSparsification(MaskedClassifierMethod["ContinuousSparsification.Config"]):
     """Search rounds with gates c sigmoid(beta s), beta rising in each; then the open gates' weights are rewound.
 
     Sparsity follows from `mask_initial_value`. The ticket is the network of open gates, trained from the weights of

@@ -10,14 +10,15 @@ from subnetbench.harness.context import Context
 from subnetbench.harness.data import TaskData
 from subnetbench.harness.method import Optimization, Stage, Variant
 from subnetbench.harness.registry import register_method
-from subnetbench.methods.parts.classifying import ClassifierConfig, ClassifierMethod
+from subnetbench.methods.parts.classifying import ClassifierConfig
+from subnetbench.methods.parts.masked_training import MaskedClassifierMethod
 from subnetbench.methods.parts.masking import mask_network, masked_network
 from subnetbench.methods.parts.masks import FixedMask
 from subnetbench.methods.parts.pruning import lottery_sparsities, magnitude_masks
 
 
 @register_method("lottery_ticket")
-class LotteryTicket(ClassifierMethod["LotteryTicket.Config"]):
+class LotteryTicket(MaskedClassifierMethod["LotteryTicket.Config"]):
     """Train, remove the smallest of what is left, rewind the rest to an early epoch, and again until `sparsity`.
 
     Each level trains all epochs; the ticket is the network of the last level. The masks of a level are chosen

@@ -1,6 +1,7 @@
 """What several commands share: option types, `--set` parsing, JSON output, tables."""
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,12 +21,15 @@ Data = Annotated[
 ]
 
 
+_ANOTHER = re.compile(r",(?=\s*[A-Za-z_][\w.]*=)")  # a comma before the next name
+
+
 def assignments(texts: Sequence[str] | None, option: str) -> dict[str, Any]:
-    """`["sparsity=0.7", "capacities=[0.2,0.4]"]` as a dictionary; values are YAML."""
+    """`["sparsity=0.7,epochs=3", "capacities=[0.2,0.4]"]` as a dictionary; values are YAML."""
     import yaml
 
     values: dict[str, Any] = {}
-    for text in texts or []:
+    for text in (part for text in texts or [] for part in _ANOTHER.split(text)):
         name, equals, value = text.partition("=")
         if not equals or not name:
             raise UserError("must look like name=value", field=option, value=text)

@@ -15,9 +15,10 @@ from subnetbench.harness.data import Preprocessing, Split
 from subnetbench.harness.evaluation.classification import classification_metrics
 from subnetbench.harness.method import Stage, Variant
 from subnetbench.harness.records import Score
-from subnetbench.methods.parts.classifying import ClassifierConfig, ClassifierMethod, Schedule
+from subnetbench.methods.parts.classifying import ClassifierConfig, Schedule
 from subnetbench.methods.parts.initialisation import kaiming_normal_, signed_constant_
 from subnetbench.methods.parts.mask_statistics import mask_statistics
+from subnetbench.methods.parts.masked_training import MaskedClassifierMethod
 from subnetbench.methods.parts.masking import MaskedModel, mask_network, masked_network
 from subnetbench.methods.parts.masks import Mask
 from subnetbench.methods.parts.order_statistics import removal_rank, smallest
@@ -48,7 +49,7 @@ class FrozenSearchConfig(ClassifierConfig):
 ConfigT = TypeVar("ConfigT", bound=FrozenSearchConfig)
 
 
-class FrozenSearch(ClassifierMethod[ConfigT]):
+class FrozenSearch(MaskedClassifierMethod[ConfigT]):
     """Searches a mask over frozen random weights; `variants` offers the finalised plain network."""
 
     tiny = {"network": "conv2", "image_size": 8}

@@ -62,18 +62,22 @@ class MaskedModel(nn.Module):
         mask.to(chosen[0].parameter.device)
         self._noise: dict[str, Tensor] | None = None
         self._noise_buffer: Tensor | None = None
-        self._held: dict[str, Tensor] | None = None
+        self._held: EffectiveWeights | None = None
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        weights = self.effective_weights().weights if self._held is None else self._held
-        return self.call(weights, *args, **kwargs)
+        return self.call(self.effective_weights().weights, *args, **kwargs)
 
     def call(self, weights: Mapping[str, Tensor], *args: Any, **kwargs: Any) -> Any:
         """Run the base network with `weights` in place of the parameters of these names."""
         return functional_call(self.base, dict(weights), args, kwargs)
 
     def effective_weights(self, mode: Mode | None = None) -> EffectiveWeights:
-        """The effective weights of all masked parameters, differentiable; `mode` defaults to `self.mode`."""
+        """The effective weights of all masked parameters, differentiable.
+
+        Without a `mode`: those that are held at the moment, else those of `self.mode`.
+        """
+        if mode is None and self._held is not None:
+            return self._held
         mode = mode or self.mode
         noise = self._current_noise() if mode == "search" and self.mask.samples else {}
         weights: dict[str, Tensor] = {}
@@ -89,12 +93,12 @@ class MaskedModel(nn.Module):
         return EffectiveWeights(weights, torch.stack(sums).sum() if sums else None)
 
     @contextmanager
-    def held(self, weights: Mapping[str, Tensor] | None = None) -> Iterator[None]:
+    def held(self, weights: EffectiveWeights | None = None) -> Iterator[None]:
         """Within the block all forward passes use these weights (default: the present ones), computed once."""
         if weights is None:
             with torch.no_grad():
-                weights = self.effective_weights().weights
-        before, self._held = self._held, dict(weights)
+                weights = self.effective_weights()
+        before, self._held = self._held, weights
         try:
             yield
         finally:

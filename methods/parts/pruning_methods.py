@@ -10,7 +10,8 @@ from subnetbench.harness.config import operating_point
 from subnetbench.harness.context import Context
 from subnetbench.harness.data import TaskData
 from subnetbench.harness.method import Optimization, Stage, Variant
-from subnetbench.methods.parts.classifying import ClassifierConfig, ClassifierMethod
+from subnetbench.methods.parts.classifying import ClassifierConfig
+from subnetbench.methods.parts.masked_training import MaskedClassifierMethod
 from subnetbench.methods.parts.masking import MaskedModel, mask_network, masked_network
 from subnetbench.methods.parts.masks import FixedMask
 
@@ -34,7 +35,7 @@ class PruningConfig(ClassifierConfig):
 ConfigT = TypeVar("ConfigT", bound=PruningConfig)
 
 
-class PruningMethod(ClassifierMethod[ConfigT]):
+class PruningMethod(MaskedClassifierMethod[ConfigT]):
     """Stages `train` and `finetune` around one choice of a mask; with `when: before` only `finetune`, at full rate."""
 
     tiny = {"network": "conv2", "image_size": 8, "finetune_epochs": 1}

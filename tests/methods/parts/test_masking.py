@@ -10,7 +10,7 @@ from torch.torch_version import TorchVersion
 from subnetbench.harness.errors import UserError
 from subnetbench.methods.parts.mask_sampling import sampled_networks
 from subnetbench.methods.parts.mask_statistics import mask_statistics, sparsity_of
-from subnetbench.methods.parts.masking import MaskedModel, mask_network
+from subnetbench.methods.parts.masking import EffectiveWeights, MaskedModel, mask_network
 from subnetbench.methods.parts.masks import AslpMask, ContinuousMask, EdgePopupMask, FixedMask, Mask, Supermask
 from subnetbench.methods.parts.pruning import random_masks
 from subnetbench.methods.parts.small_networks import ConvNet
@@ -268,7 +268,9 @@ def test_held_weights_serve_all_forward_passes_of_a_block():
     with masked.held():
         first = masked(x)
         assert torch.equal(first, masked(x))
-        with masked.held({name: torch.zeros_like(masked.weight(name)) for name in masked.names}):
+        with masked.held(
+            EffectiveWeights({name: torch.zeros_like(masked.weight(name)) for name in masked.names}, None)
+        ):
             assert torch.equal(masked(x)[0], masked(x)[1])
         assert torch.equal(first, masked(x))
     assert not torch.equal(first, masked(x))

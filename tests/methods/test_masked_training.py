@@ -1,0 +1,47 @@
+"""Micro-batches through masks: the gradients of the whole batch, from masks that are computed once."""
+
+import pytest
+import torch
+
+from subnetbench.harness.conformance import _trained
+from subnetbench.harness.specs import resolve
+from subnetbench.methods.parts.masks import Mask
+
+CONFIG = {"network": "conv2", "image_size": 8, "batch_size": 50, "limit_steps": 2, "augment": False}
+METHODS = {
+    "aslp": {"epochs": 1, "weight_rescale": True, "sampled_masks": 1},
+    "supermask": {"epochs": 1, "weight_rescale": True, "lr": 5.0, "sampled_masks": 1},
+    "edge_popup": {"epochs": 1},
+    "magnitude": {"epochs": 1, "finetune_epochs": 1},
+    "continuous_sparsification": {"epochs": 1, "rounds": 1, "prune_only": True, "lr": 0.01},
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_masks_are_computed_once_a_pass_whatever_the_micro_batches(method, tmp_path, monkeypatch):
+    ended, counts = {}, {}
+    for size in (None, 20):
+        counts[size] = 0
+        for name in ("search", "final"):
+            count_calls(monkeypatch, name, counts, size)
+        spec = resolve(method, "digits", config={**CONFIG, **METHODS[method], "micro_batch_size": size})
+        with _trained(spec, tmp_path / str(size), inputs=tmp_path) as (_, modules, _):
+            ended[size] = {name: value.clone() for name, value in modules.state_dict().items()}
+        monkeypatch.undo()
+    assert counts[None] == counts[20] > 0
+    for name, value in ended[None].items():
+        if value.is_floating_point():
+            torch.testing.assert_close(ended[20][name], value, rtol=1e-3, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def count_calls(monkeypatch, name, counts, key):
+    """Count what training asks of masks: calls with gradients enabled."""
+    for kind in Mask.__subclasses__() + [sub for cls in Mask.__subclasses__() for sub in cls.__subclasses__()]:
+        if name in vars(kind):
+            original = vars(kind)[name]
+
+            def counted(self, *args, original=original):
+                counts[key] += torch.is_grad_enabled()
+                return original(self, *args)
+
+            monkeypatch.setattr(kind, name, counted)
