@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 
 from subnetbench.datasets.parts.emoji_archive import SPLITS, EmojiArchive
 from subnetbench.datasets.parts.emoji_sources import CUT_SIZE, CUT_VENDORS, VENDORS
-from subnetbench.datasets.parts.splits import digest_of_splits, findable, limit_training, renumbered
+from subnetbench.datasets.parts.splits import findable, limit_training, renumbered, task_data
 from subnetbench.datasets.parts.statistics import channel_statistics
 from subnetbench.harness.config import DatasetConfig, operating_point
 from subnetbench.harness.data import Dataset, Split, TaskData, TensorImages
@@ -100,19 +100,8 @@ class Emoji(Dataset):
             "retrieval": "class-disjoint and concept-disjoint, each image a query to all others",
             "text_image": "unseen concepts, one caption to all drawings of its concept",
         }[task]
-        return TaskData(
-            dataset=self.name,
-            task=task,
-            train=train,
-            validation=validation,
-            test=test,
-            image_size=archive.size,
-            mean=mean,
-            std=std,
-            protocol=protocol,
-            digest=digest_of_splits(protocol, (train, validation, test)),
-            options=self.config.model_dump(mode="json"),
-        )
+        splits = train, validation, test
+        return task_data(self, task, splits, protocol=protocol, mean=mean, std=std, image_size=archive.size)
 
     def _archive(self) -> EmojiArchive:
         if self.config.variant == "cut":

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from subnetbench.datasets.parts.folders import class_folders
 from subnetbench.datasets.parts.official import IMAGENET_MEAN, IMAGENET_STD
-from subnetbench.datasets.parts.splits import digest_of_splits, findable, hold_out, limit_training, renumbered
+from subnetbench.datasets.parts.splits import findable, hold_out, limit_training, renumbered, task_data
 from subnetbench.harness.config import DatasetConfig
 from subnetbench.harness.data import Dataset, Split, TaskData
 from subnetbench.harness.errors import DataError, UserError
@@ -55,19 +55,8 @@ class ImageFolder(Dataset):
             train, validation, test = renumbered(train), findable(validation), findable(test)
         train = limit_training(train, self.config)
         protocol = "classes by folder" if task == "classification" else "each image a query to all others"
-        return TaskData(
-            dataset=self.name,
-            task=task,
-            train=train,
-            validation=validation,
-            test=test,
-            image_size=None,
-            mean=IMAGENET_MEAN,
-            std=IMAGENET_STD,
-            protocol=protocol,
-            digest=digest_of_splits(protocol, (train, validation, test), base),
-            options=self.config.model_dump(mode="json"),
-        )
+        splits = train, validation, test
+        return task_data(self, task, splits, protocol=protocol, mean=IMAGENET_MEAN, std=IMAGENET_STD, base=base)
 
     def _splits(self, base: Path, task: Task) -> tuple[Split, Split, Split]:
         if not base.is_dir():

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from subnetbench.datasets.parts.annotations import text_lines
 from subnetbench.datasets.parts.folders import class_folders
 from subnetbench.datasets.parts.official import (
     IMAGENET_MEAN,
@@ -69,13 +70,13 @@ class TinyImagenet(Dataset):
 
 def _names(path: Path) -> dict[str, str]:
     """What each WordNet id means, from lines of `wnid<tab>words`."""
-    return dict(line.split("\t", 1) for line in _lines(path) if "\t" in line)
+    return dict(line.split("\t", 1) for line in text_lines(path) if "\t" in line)
 
 
 def _annotations(folder: Path) -> tuple[list[Path], list[str]]:
     """The validation images that are there, and their WordNet ids, in the order of the annotations."""
     paths, wnids = [], []
-    for line in _lines(folder / "val_annotations.txt"):
+    for line in text_lines(folder / "val_annotations.txt"):
         name, wnid = [*line.split("\t"), "", ""][:2]
         if not re.fullmatch(r"\w+\.JPEG", name) or not re.fullmatch(r"n\d+", wnid):
             raise DataError(
@@ -85,12 +86,3 @@ def _annotations(folder: Path) -> tuple[list[Path], list[str]]:
             paths.append(folder / "images" / name)
             wnids.append(wnid)
     return paths, wnids
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise DataError(f"Tiny ImageNet is incomplete: {path} is missing") from None
-    except UnicodeDecodeError:
-        raise DataError(f"{path} is damaged: it is not text") from None

@@ -6,7 +6,7 @@ is made by `Preprocessing` (evaluation) and by the augmentations in `subnetbench
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -71,30 +71,55 @@ class TensorImages(Images):
 
 
 class ImageFiles(Images):
-    """Image files that are decoded on demand, converted to RGB."""
+    """Image files that are decoded on demand, converted to RGB.
+
+    `boxes` (n, 4) are left, top, right and bottom in pixels of what is to be seen of each image; None: all of it.
+    """
 
     channels = 3
 
-    def __init__(self, paths: Sequence[Path]) -> None:
+    def __init__(self, paths: Sequence[Path], boxes: np.ndarray | None = None) -> None:
         self.paths = list(paths)
+        self.boxes = boxes
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def read(self, indices: np.ndarray) -> list[torch.Tensor]:
-        return [_decode(self.paths[index]) for index in np.asarray(indices)]
+        boxes = self.boxes
+        return [_decode(self.paths[i], None if boxes is None else boxes[i]) for i in np.asarray(indices)]
 
     def subset(self, indices: np.ndarray) -> "ImageFiles":
-        return ImageFiles([self.paths[i] for i in np.asarray(indices)])
+        chosen = np.asarray(indices)
+        return ImageFiles([self.paths[i] for i in chosen], None if self.boxes is None else self.boxes[chosen])
 
 
-def _decode(path: Path) -> torch.Tensor:
+def _decode(path: Path, box: np.ndarray | None = None) -> torch.Tensor:
     try:
         with Image.open(path) as image:
-            pixels = np.array(image.convert("RGB"))
+            seen = image if box is None else image.crop(tuple(box.tolist()))
+            pixels = np.array(seen.convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{path} cannot be decoded: {error}") from None
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """What is right for each query where labels do not say it: gallery indices, one array a query.
+
+    Of `ignored` items neither good nor bad is said: they are taken out of the query's ranking.
+    """
+
+    positives: tuple[np.ndarray, ...]
+    ignored: tuple[np.ndarray, ...]
+
+    def __len__(self) -> int:
+        return len(self.positives)
+
+    def subset(self, queries: np.ndarray) -> "GroundTruth":
+        chosen = np.asarray(queries)
+        return GroundTruth(tuple(self.positives[i] for i in chosen), tuple(self.ignored[i] for i in chosen))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +129,10 @@ class Split:
     `labels` are int64 (n,). In the training split they are 0..K-1; in a class-disjoint validation or test split
     they count that split's own classes. `captions[i]` are the texts of image i; `gallery` is a separate split
     that queries search in (None: the split is its own gallery, and an image never retrieves itself).
+
+    `ground_truth` replaces labels in the evaluation of such a split, once for each setting by its prefix: a figure of
+    the setting `hard_` is called `hard_map`; the main setting has the prefix "". `metrics` are what the field reports
+    on this split, as far as k fits; none named: the task's own.
     """
 
     name: str
@@ -112,12 +141,17 @@ class Split:
     classes: tuple[str, ...] = ()
     captions: tuple[tuple[str, ...], ...] | None = None
     gallery: "Split | None" = None
+    ground_truth: Mapping[str, GroundTruth] | None = None
+    metrics: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.labels) != len(self.images):
             raise ValueError(f"{self.name}: {len(self.images)} images but {len(self.labels)} labels")
         if self.captions is not None and len(self.captions) != len(self.images):
             raise ValueError(f"{self.name}: {len(self.images)} images but {len(self.captions)} sets of captions")
+        for setting in (self.ground_truth or {}).values():
+            if self.gallery is None or len(setting) != len(self.images):
+                raise ValueError(f"{self.name}: ground truth is of all queries, and in a gallery of their own")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -129,6 +163,7 @@ class Split:
     def subset(self, indices: np.ndarray, name: str | None = None) -> "Split":
         """The samples at `indices`, in that order, with the labels unchanged."""
         captions = None if self.captions is None else tuple(self.captions[i] for i in indices)
+        truth = self.ground_truth
         return Split(
             name=name or self.name,
             images=self.images.subset(indices),
@@ -136,6 +171,8 @@ class Split:
             classes=self.classes,
             captions=captions,
             gallery=self.gallery,
+            ground_truth=None if truth is None else {name: each.subset(indices) for name, each in truth.items()},
+            metrics=self.metrics,
         )
 
 
@@ -215,6 +252,10 @@ class Preprocessing:
             return torch.stack([self._fit(image) for image in images.read(indices)]).to(device)
         rows = torch.from_numpy(np.asarray(indices)).to(whole.device)
         return self._fit(whole[rows].to(device))
+
+    def resized_to(self, size: int) -> "Preprocessing":
+        """The same for squares of another size."""
+        return replace(self, size=size)
 
     def resized_shape(self, height: int, width: int) -> tuple[int, int]:
         """Height and width after resizing, before the crop."""

@@ -1,14 +1,15 @@
-"""Classification sets with an official training and test split; validation is cut from training."""
+"""Sets with an official training and test split of the same classes; validation is cut from training."""
 
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
-from subnetbench.datasets.parts.splits import digest_of_splits, hold_out, limit_training
+from subnetbench.datasets.parts.splits import hold_out, limit_training, task_data
 from subnetbench.harness.config import DatasetConfig
 from subnetbench.harness.data import Dataset, Split, TaskData
 from subnetbench.harness.errors import UserError
+from subnetbench.harness.tasks import Task
 
 # The figures that torchvision's and timm's pretrained networks expect.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -31,19 +32,24 @@ def classification_data(
     train: Split,
     test: Split,
     *,
-    image_size: int,
+    image_size: int | None,
     mean: tuple[float, ...],
     std: tuple[float, ...],
     protocol: str = "official test, validation from training",
     base: Path | None = None,
+    task: Task = "classification",
 ) -> TaskData:
     """Cut validation and `train_size` from `train` as `dataset.config` says; `base` is the folder of image files.
+
+    The task `retrieval` is that of classes seen in training: each test image is a query to all others.
 
     `mean` and `std` are those of the whole training split, whatever is cut from it. Raises `UserError` for sizes
     that leave a class without images.
     """
     config = dataset.config
     assert isinstance(config, OfficialConfig)
+    if task == "retrieval":
+        protocol += "; seen classes, each image a query to all others"
     most = len(train) - train.num_classes
     if not train.num_classes <= config.validation_size <= most:
         raise UserError(
@@ -54,16 +60,5 @@ def classification_data(
         )
     train, validation = hold_out(train, config.validation_size, config.split_seed, "validation")
     train = limit_training(train, config)
-    return TaskData(
-        dataset=dataset.name,
-        task="classification",
-        train=train,
-        validation=validation,
-        test=test,
-        image_size=image_size,
-        mean=mean,
-        std=std,
-        protocol=protocol,
-        digest=digest_of_splits(protocol, (train, validation, test), base),
-        options=config.model_dump(mode="json"),
-    )
+    splits = train, validation, test
+    return task_data(dataset, task, splits, protocol=protocol, mean=mean, std=std, image_size=image_size, base=base)

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from subnetbench.harness.config import DatasetConfig
-from subnetbench.harness.data import ImageFiles, Split, digest_of
+from subnetbench.harness.data import Dataset, ImageFiles, Split, TaskData, digest_of
 from subnetbench.harness.errors import UserError
 from subnetbench.harness.streams import sample_uniforms, stream_key
+from subnetbench.harness.tasks import Task
 
 
 def stratified_order(labels: np.ndarray, seed: int, purpose: str) -> np.ndarray:
@@ -58,6 +59,34 @@ def findable(split: Split) -> Split:
     return renumbered(split.subset(np.flatnonzero(counts[split.labels] >= 2)))
 
 
+def task_data(
+    dataset: Dataset,
+    task: Task,
+    splits: tuple[Split, Split, Split],
+    *,
+    protocol: str,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    image_size: int | None = None,
+    base: Path | None = None,
+) -> TaskData:
+    """Training, validation and test put together with their digest; `base` is the folder of image files."""
+    train, validation, test = splits
+    return TaskData(
+        dataset=dataset.name,
+        task=task,
+        train=train,
+        validation=validation,
+        test=test,
+        image_size=image_size,
+        mean=mean,
+        std=std,
+        protocol=protocol,
+        digest=digest_of_splits(protocol, splits, base),
+        options=dataset.config.model_dump(mode="json"),
+    )
+
+
 def digest_of_splits(protocol: str, splits: Sequence[Split], base: Path | None = None) -> str:
     """A digest of how the splits were made and of all that they hold.
 
@@ -65,11 +94,14 @@ def digest_of_splits(protocol: str, splits: Sequence[Split], base: Path | None =
     every start would cost more than many a run.
     """
     parts: list[object] = [protocol]
-    for split in splits:
+    for split in [*splits, *(split.gallery for split in splits if split.gallery is not None)]:
         parts += [split.labels, split.classes, split.captions]
         if isinstance(split.images, ImageFiles):
             assert base is not None
             parts += [(path.relative_to(base).as_posix(), path.stat().st_size) for path in split.images.paths]
+            parts += [] if split.images.boxes is None else [split.images.boxes]
         else:
             parts.append(split.images.tensor)
+        for prefix, truth in (split.ground_truth or {}).items():
+            parts += [prefix, *truth.positives, "ignored", *truth.ignored]
     return digest_of(*parts)

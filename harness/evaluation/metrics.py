@@ -24,6 +24,12 @@ class Metric:
 
 _QUERIES = "mean over the queries with at least one positive"
 
+_LIVES = {
+    "every_image": "every image is asked for once",
+    "small_world": "queries keep asking for a small part of the images",
+    "assumed": "with an assumed share of images that later levels encode",
+}
+
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
@@ -31,6 +37,11 @@ METRICS: dict[str, Metric] = {
         Metric("top1", "share of images whose class has the largest logit"),
         Metric("top5", "share of images whose class is among the five largest logits; only with more than 5 classes"),
         Metric("loss", "mean cross-entropy in nats", False, high=inf),
+        Metric("sampled_top1", "top1 of the network under randomly sampled masks, mean over the masks"),
+        Metric("sampled_top1_std", "standard deviation of top1 over the sampled masks", None),
+        Metric("expected_keep", "mean probability with which a masked weight is kept when masks are sampled", None),
+        Metric("sampled_keep", "share of the masked weights kept in one sampled mask", None),
+        Metric("undecided", "share of the masked weights whose score is exactly 0: kept or not by chance", None),
         # retrieval
         Metric("recall_at_k", "share of queries with at least one positive among the first k"),
         Metric("precision_at_k", f"positives among the first k, divided by k; {_QUERIES}"),
@@ -75,6 +86,68 @@ METRICS: dict[str, Metric] = {
         Metric(
             "peak_memory_bytes", "bytes allocated on the CUDA device at the stated batch size, at most", False, high=inf
         ),
+        # encoders of text search, and cascades of them
+        Metric("logit_scale", "logarithm of the factor on cosines that the towers were trained with", None, -inf, inf),
+        Metric("tokens", "tokens that the image encoder attends to, the class token included", None, high=inf),
+        Metric("heads_kept", "attention heads that pruning kept", None, high=inf),
+        Metric("neurons_kept", "MLP neurons that pruning kept", None, high=inf),
+        Metric("macs_shared", "macs_executed that an earlier level of a cascade has done already", None, high=inf),
+        Metric("aligning_loss", "1 if the distillation loss moves the student into the teacher's space, else 0", None),
+        Metric("small_world_recall_at_k", "text_to_image_recall_at_k over the queries of the small-world workload"),
+        Metric("candidates", "images that a level of a cascade hands on", None, high=inf),
+        Metric("cascade_macs", "macs that a level of a cascade spends on an image", False, high=inf),
+        Metric(
+            "cascade_ms", "milliseconds that a level of a cascade spends on an image, in batches of 32", False, high=inf
+        ),
+        *(
+            Metric(f"{name}_{life}", f"{text}; {meaning}", better, high=high)
+            for life, meaning in _LIVES.items()
+            for name, text, better, high in (
+                ("encoded_share", "images that a level encoded, as a share of the collection", False, 1.0),
+                ("encodes_per_query", "images that a query made a level encode, mean", False, inf),
+                ("lifetime_macs", "macs for each image of the collection over the life of a cascade", False, inf),
+                (
+                    "lifetime_speedup",
+                    "macs of the last level alone over those of the cascade, over its life",
+                    True,
+                    inf,
+                ),
+                ("lifetime_time_speedup", "lifetime_speedup by measured time", True, inf),
+            )
+        ),
+        Metric("cold_query_macs", "most macs that a query with empty caches can need", False, high=inf),
+        Metric("cold_query_ms", "milliseconds of that work, in batches of 32", False, high=inf),
+        Metric("cold_query_speedup", "cold_query_macs of the first and last level alone, over the cascade's", high=inf),
+        *(
+            Metric(f"{state}_latency_ms{tail}", f"milliseconds of a single query, {what}, {caches}", False, high=inf)
+            for state, caches in (("cold", "caches of later levels empty"), ("warm", "asked a second time"))
+            for tail, what in (("", "median"), ("_p95", "95th percentile"))
+        ),
+        # search
+        Metric("search_trials", "trials of the search that chose the config", False, high=inf),
+        Metric("search_device_hours", "processes x hours that the search took, its inputs included", False, high=inf),
+    )
+}
+
+# The settings beside the main one of ROxford5k and RParis6k, which is Medium.
+_DIFFICULTIES = {"easy_": "easy items only", "hard_": "hard items only"}
+METRICS |= {
+    prefix + name: Metric(
+        prefix + name,
+        f"{METRICS[name].description}; {positives}",
+        METRICS[name].higher_is_better,
+        high=METRICS[name].high,
+    )
+    for prefix, positives in _DIFFICULTIES.items()
+    for name in (
+        "recall_at_k",
+        "precision_at_k",
+        "precision_oxford_at_k",
+        "map",
+        "map_trapezoid",
+        "map_at_k",
+        "queries",
+        "queries_without_positives",
     )
 }
 

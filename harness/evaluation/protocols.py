@@ -12,8 +12,9 @@ from subnetbench.harness.errors import UserError
 from subnetbench.harness.evaluation.classification import classification_metrics
 from subnetbench.harness.evaluation.cost import mac_metrics, size_metrics, time_metrics
 from subnetbench.harness.evaluation.relevance import Relevance
-from subnetbench.harness.evaluation.retrieval import retrieval_metrics
+from subnetbench.harness.evaluation.retrieval import retrieval_metrics, split_metrics
 from subnetbench.harness.evaluation.trivial import trivial_baseline
+from subnetbench.harness.feature_cache import cached_outputs
 from subnetbench.harness.method import Variant
 from subnetbench.harness.records import Score
 from subnetbench.harness.records.record import TRIVIAL
@@ -79,7 +80,7 @@ def _search(query: Variant, gallery: Variant, split: Split, outputs: "_Outputs")
             "scores between them mean nothing"
         )
     place = split if split.gallery is None else split.gallery
-    return retrieval_metrics(outputs(query, split), outputs(gallery, place), Relevance.from_split(split))
+    return split_metrics(outputs(query, split), outputs(gallery, place), split)
 
 
 def _single(variant: Variant, split: Split, outputs: "_Outputs") -> dict[str, float]:
@@ -94,18 +95,33 @@ def _single(variant: Variant, split: Split, outputs: "_Outputs") -> dict[str, fl
 def _search_by_text(
     images: Tensor, captions: Sequence[Sequence[str]], encoder: Callable[[Sequence[str]], Tensor]
 ) -> dict[str, float]:
-    """Recall at 1, 5 and 10 in both directions; a caption's positives are all images that have it."""
+    """Recall at 1, 5 and 10 in both directions; a caption's positives are all images that have it.
+
+    Where images have several captions, also by the protocol that asks only the first of each (`first_caption_`).
+    """
     texts = sorted({caption for own in captions for caption in own})
     place = {text: i for i, text in enumerate(texts)}
-    of_image = [np.array(sorted({place[caption] for caption in own})) for own in captions]
+    embedded = encoder(texts).to(images.device)
+    results = _recall_both_ways(images, embedded, [[place[text] for text in own] for own in captions])
+    if any(len(own) > 1 for own in captions):
+        firsts = [own[:1] for own in captions]
+        asked = sorted({text for own in firsts for text in own})
+        place = {text: i for i, text in enumerate(asked)}
+        rows = torch.tensor(np.searchsorted(texts, asked), device=images.device)
+        found = _recall_both_ways(images, embedded[rows], [[place[text] for text in own] for own in firsts])
+        results |= {f"first_caption_{name}": value for name, value in found.items()}
+    return results
+
+
+def _recall_both_ways(images: Tensor, texts: Tensor, texts_of_image: Sequence[Sequence[int]]) -> dict[str, float]:
+    of_image = [np.unique(np.array(own, dtype=np.int64)) for own in texts_of_image]
     of_text: list[list[int]] = [[] for _ in texts]
     for image, places in enumerate(of_image):
         for i in places:
             of_text[i].append(image)
-    embedded = encoder(texts).to(images.device)
     names = [f"recall_at_{k}" for k in (1, 5, 10) if k <= min(len(texts), len(images))]
-    found = retrieval_metrics(embedded, images, Relevance.from_lists(of_text, None, len(images)), names)
-    back = retrieval_metrics(images, embedded, Relevance.from_lists(of_image, None, len(texts)), names)
+    found = retrieval_metrics(texts, images, Relevance.from_lists(of_text, None, len(images)), names)
+    back = retrieval_metrics(images, texts, Relevance.from_lists(of_image, None, len(texts)), names)
     return {f"text_to_image_{name}": found[name] for name in names} | {
         f"image_to_text_{name}": back[name] for name in names
     }
@@ -127,7 +143,9 @@ class _Outputs:
     def __call__(self, variant: Variant, split: Split) -> Tensor:
         key = (variant.name, id(split))
         if key not in self._rows:
-            self._rows[key] = self._context.outputs(self.module(variant), variant.preprocessing, split)
+            arguments = (self.module(variant), variant.preprocessing, split)
+            rows = cached_outputs(self._context, *arguments) if variant.frozen else self._context.outputs(*arguments)
+            self._rows[key] = rows
         return self._rows[key]
 
 

@@ -7,7 +7,7 @@ from typing import Literal, Self
 import numpy as np
 import torch
 
-from subnetbench.harness.data import Split
+from subnetbench.harness.data import GroundTruth, Split
 from subnetbench.harness.errors import DataError, UserError
 from subnetbench.harness.evaluation.search import hide
 
@@ -67,8 +67,19 @@ class Relevance:
 
     @classmethod
     def from_split(cls, split: Split) -> Self:
-        """By the labels of a split and of its gallery (its own images where it has none)."""
-        return cls.from_labels(split.labels, None if split.gallery is None else split.gallery.labels)
+        """The main setting of a split: its ground truth, else the labels of the split and of its gallery."""
+        return cls.settings(split)[""]
+
+    @classmethod
+    def settings(cls, split: Split) -> dict[str, Self]:
+        """Every setting in which a split is scored, by the prefix of its figures; the main one has the prefix ""."""
+        gallery, truth = split.gallery, split.ground_truth
+        if gallery is None or truth is None:
+            return {"": cls.from_labels(split.labels, None if gallery is None else gallery.labels)}
+        return {
+            prefix: cls.from_lists(setting.positives, setting.ignored, len(gallery))
+            for prefix, setting in truth.items()
+        }
 
     @classmethod
     def from_lists(
@@ -102,21 +113,9 @@ class Relevance:
         difficulty: Difficulty,
         gallery_size: int,
     ) -> Self:
-        """ROxford5k and RParis6k (Radenovic et al. 2018): which lists count depends on the difficulty.
-
-        Easy: easy items are positives, hard and junk ones ignored. Medium: easy and hard are positives, junk is
-        ignored. Hard: hard items are positives, easy and junk ones ignored.
-        """
-        lists = {"easy": easy, "hard": hard, "junk": junk}
-        counted = {"easy": ("easy",), "medium": ("easy", "hard"), "hard": ("hard",)}
-        if difficulty not in counted:
-            raise UserError("no such setting", field="difficulty", value=difficulty, allowed=", ".join(counted))
-
-        def join(names: Sequence[str]) -> list[np.ndarray]:
-            return [np.concatenate([lists[name][i] for name in names]) for i in range(len(easy))]
-
-        positive = counted[difficulty]
-        return cls.from_lists(join(positive), join([n for n in lists if n not in positive]), gallery_size)
+        """One difficulty of ROxford5k and RParis6k, see `revisited_truth`."""
+        truth = revisited_truth(easy, hard, junk, difficulty)
+        return cls.from_lists(truth.positives, truth.ignored, gallery_size)
 
     def __len__(self) -> int:
         """The number of queries."""
@@ -156,6 +155,26 @@ class Relevance:
         group_of_item = np.empty(self.gallery_size, dtype=np.int64)
         group_of_item[self.members] = np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts))
         return (self.own >= 0) & (group_of_item[self.own] == self.group)
+
+
+def revisited_truth(
+    easy: Sequence[np.ndarray], hard: Sequence[np.ndarray], junk: Sequence[np.ndarray], difficulty: Difficulty
+) -> GroundTruth:
+    """ROxford5k and RParis6k (Radenovic et al. 2018): which lists count depends on the difficulty.
+
+    Easy: easy items are positives, hard and junk ones ignored. Medium: easy and hard are positives, junk is
+    ignored. Hard: hard items are positives, easy and junk ones ignored.
+    """
+    lists = {"easy": easy, "hard": hard, "junk": junk}
+    counted = {"easy": ("easy",), "medium": ("easy", "hard"), "hard": ("hard",)}
+    if difficulty not in counted:
+        raise UserError("no such setting", field="difficulty", value=difficulty, allowed=", ".join(counted))
+
+    def join(names: Sequence[str]) -> tuple[np.ndarray, ...]:
+        return tuple(np.concatenate([lists[name][i] for name in names]) for i in range(len(easy)))
+
+    positive = counted[difficulty]
+    return GroundTruth(join(positive), join([name for name in lists if name not in positive]))
 
 
 def _indices(items: Sequence[int] | np.ndarray, gallery_size: int) -> np.ndarray:

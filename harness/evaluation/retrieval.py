@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from subnetbench.harness.data import Split
 from subnetbench.harness.errors import DataError, UserError, unknown
 from subnetbench.harness.evaluation import ranking
 from subnetbench.harness.evaluation.metrics import parse_metric
@@ -72,6 +73,21 @@ def retrieval_per_query(
         return score_blocks(query, gallery, torch.from_numpy(queries).to(query.device))
 
     return _per_query(blocks, relevance, _formulas(metrics, relevance))
+
+
+def split_metrics(
+    query: torch.Tensor, gallery: torch.Tensor, split: Split, metrics: Sequence[str] | None = None
+) -> dict[str, float]:
+    """The metrics of a split's queries in its gallery, in every setting in which it is scored.
+
+    Without `metrics`, those that the split names, else `DEFAULT_METRICS`, as far as their k fits the gallery.
+    """
+    figures: dict[str, float] = {}
+    for prefix, relevance in Relevance.settings(split).items():
+        names = metrics or [name for name in split.metrics if (parse_metric(name)[1] or 0) <= _most(relevance)]
+        found = retrieval_metrics(query, gallery, relevance, names or None)
+        figures |= {prefix + name: value for name, value in found.items()}
+    return figures
 
 
 def metrics_of_order(order: np.ndarray, relevance: Relevance, metrics: Sequence[str] | None = None) -> dict[str, float]:
@@ -181,7 +197,7 @@ class _Formula:
 
 
 def _formulas(names: Sequence[str] | None, relevance: Relevance) -> list[_Formula]:
-    most = relevance.gallery_size - (relevance.own is not None)
+    most = _most(relevance)
     formulas = []
     for name in names or DEFAULT_METRICS:
         metric, k = parse_metric(name)
@@ -193,6 +209,11 @@ def _formulas(names: Sequence[str] | None, relevance: Relevance) -> list[_Formul
             check_k(k, most)
         formulas.append(_Formula(name, metric.name, k or 0))
     return formulas
+
+
+def _most(relevance: Relevance) -> int:
+    """The largest k: the number of items in a ranking."""
+    return relevance.gallery_size - (relevance.own is not None)
 
 
 def _per_query(

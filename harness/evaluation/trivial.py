@@ -9,8 +9,7 @@ from torch import nn
 
 from subnetbench.harness.data import Images, Preprocessing, Split, TaskData
 from subnetbench.harness.evaluation.embed import embed
-from subnetbench.harness.evaluation.relevance import Relevance
-from subnetbench.harness.evaluation.retrieval import retrieval_metrics
+from subnetbench.harness.evaluation.retrieval import split_metrics
 from subnetbench.harness.evaluation.search import check_k
 
 PIXEL_SIDE = 16
@@ -46,7 +45,7 @@ def raw_pixels(split: Split, metrics: Sequence[str] | None = None) -> dict[str, 
     """Retrieval by the cosine of 16 x 16 pixels, each image's mean subtracted."""
     query = _pixels(split.images)
     gallery = query if split.gallery is None else _pixels(split.gallery.images)
-    return retrieval_metrics(query, gallery, Relevance.from_split(split), metrics)
+    return split_metrics(query, gallery, split, metrics)
 
 
 def random_order(split: Split, ks: Sequence[int] = (1, 5, 10)) -> dict[str, float]:

@@ -6,8 +6,7 @@ import sys
 
 import pytest
 
-from subnetbench.harness.errors import DataError, UserError
-from subnetbench.methods.parts.captions import (
+from subnetbench.datasets.parts.captions import (
     parse_coco,
     parse_flickr,
     published_pairs,
@@ -15,6 +14,7 @@ from subnetbench.methods.parts.captions import (
     read_coco,
     read_flickr,
 )
+from subnetbench.harness.errors import DataError, UserError
 
 KAGGLE = """image_name| comment_number| comment
 b.jpg| 0| Two "friends" , talking .
@@ -121,5 +121,5 @@ def test_rows_that_are_no_captions_are_refused(text):
 
 
 def test_reading_captions_needs_no_torch():
-    code = "import sys, subnetbench.methods.parts.captions; sys.exit('torch' in sys.modules)"
+    code = "import sys, subnetbench.datasets.parts.captions; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-P", "-c", code], check=False).returncode == 0
