@@ -1,0 +1,181 @@
+"""SLURM's client programs, each call with a time limit; their output as plain values.
+
+A scheduler that is overloaded or down makes its clients hang: nothing here waits longer than
+`SUBNETBENCH_SLURM_SECONDS` (default 60) for one of them.
+"""
+
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from subnetbench.harness.errors import SubnetbenchError
+
+_QUEUE_FIELDS = ("JobArrayID", "State", "RestartCnt", "Name", "NodeList", "Reason")
+_PENDING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD")
+_RUNNING = ("RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED", "SIGNALING", "STAGE_OUT", "RESIZING", "STOPPED")
+
+
+class SchedulerError(SubnetbenchError):
+    """A SLURM client refused, failed, or did not answer in time."""
+
+
+class SchedulerSilent(SchedulerError):
+    """A SLURM client did not answer in time; whether it did what it was asked to is not known."""
+
+
+@dataclass(frozen=True)
+class JobState:
+    """One job (array task) as the scheduler sees it; `state` is SLURM's word for it."""
+
+    job_id: str
+    name: str
+    state: str
+    restarts: int = 0
+    node: str = ""
+    reason: str = ""
+
+    @property
+    def pending(self) -> bool:
+        return self.state in _PENDING
+
+    @property
+    def running(self) -> bool:
+        return self.state in _RUNNING
+
+    @property
+    def live(self) -> bool:
+        """Whether it runs or will run."""
+        return self.pending or self.running
+
+    @property
+    def held(self) -> bool:
+        """Whether SLURM requeued it but will not start it by itself, as after a node that could not launch it."""
+        return self.state in ("REQUEUE_HOLD", "SPECIAL_EXIT") or (self.pending and "requeued held" in self.reason)
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether it waits for a job that failed."""
+        return self.pending and self.reason == "DependencyNeverSatisfied"
+
+
+def time_limit() -> float:
+    """Seconds that one call of a client may take."""
+    return float(os.environ.get("SUBNETBENCH_SLURM_SECONDS") or 60)
+
+
+def call(*command: str, keep_open: Sequence[int] = ()) -> str:
+    """Standard output of a client.
+
+    `keep_open` are file descriptors that the client inherits: a lock held through them is held until the client
+    has ended, even when this process is killed before. Raises `SchedulerError`, or `SchedulerSilent` after the time
+    limit.
+    """
+    # Inside a job, SLURM's variables would leak the present job's limits into new ones.
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("SLURM_") or k == "SLURM_CONF"}
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            env=environment,
+            pass_fds=tuple(keep_open),
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise SchedulerError(f"{command[0]} cannot be started: {error.strerror}; is this a SLURM machine?") from None
+    try:
+        output, errors = process.communicate(timeout=time_limit())
+    except subprocess.TimeoutExpired:
+        # With its children, which would keep the pipes open.
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        raise SchedulerSilent(f"{command[0]} did not answer within {time_limit():g} s") from None
+    if process.returncode != 0:
+        lines = [line for line in errors.splitlines() if line.strip()]
+        reason = re.sub(r"^\w+: (error: )?", "", lines[-1]) if lines else "it said nothing"
+        if len(lines) > 1:
+            reason = f"{re.sub(r'^[a-z]+: (error: )?', '', lines[0])} {reason}"
+        raise SchedulerError(f"{command[0]} failed with status {process.returncode}: {reason}")
+    return output
+
+
+def queue(names: Iterable[str]) -> dict[str, JobState]:
+    """All jobs with one of these names that `squeue` still knows, ended ones too, by `<array>_<index>`; one call."""
+    wanted = ",".join(sorted(set(names)))
+    if not wanted:
+        return {}
+    fields = ",".join(f"{field}:|" for field in _QUEUE_FIELDS)
+    text = call("squeue", "--noheader", "--array", "--all", "--states=all", f"--name={wanted}", f"--Format={fields}")
+    found = {}
+    for line in text.splitlines():
+        parts = [part.strip() for part in line.split("|")]
+        if len(parts) >= len(_QUEUE_FIELDS):
+            job_id, state, restarts, name, node, reason = parts[: len(_QUEUE_FIELDS)]
+            found[job_id] = JobState(
+                job_id, name, state, int(restarts) if restarts.isdigit() else 0, node, reason.replace("_", " ")
+            )
+    return found
+
+
+def accounting(names: Iterable[str], since: str) -> dict[str, JobState]:
+    """How jobs with these names ended, as far as accounting remembers, by `<array>_<index>`; one call.
+
+    `since` is a time as SLURM writes it (2030-01-31T12:00:00). Raises `SchedulerError` where there is no accounting.
+    """
+    wanted = ",".join(sorted(set(names)))
+    if not wanted:
+        return {}
+    text = call(
+        "sacct",
+        "--noheader",
+        "--parsable2",
+        "--allocations",
+        "--array",
+        f"--name={wanted}",
+        f"--starttime={since}",
+        "--format=JobID,State,JobName,NodeList,ExitCode",
+    )
+    found = {}
+    for line in text.splitlines():
+        job_id, state, name, node, status = (*line.split("|"), "", "", "", "", "")[:5]
+        if job_id:
+            found[job_id] = JobState(job_id, name, state.split(" ")[0], 0, node, f"exit status {status}")
+    return found
+
+
+def largest_array() -> int | None:
+    """The most tasks that a job array may have here, or None when the scheduler does not say."""
+    match = re.search(r"^MaxArraySize\s*=\s*(\d+)", call("scontrol", "show", "config"), re.MULTILINE)
+    return int(match.group(1)) if match else None
+
+
+def submit(script: str, keep_open: Sequence[int] = ()) -> str:
+    """Submit a batch file and return the job's number."""
+    output = call("sbatch", "--parsable", script, keep_open=keep_open)
+    number = output.strip().splitlines()[-1].split(";")[0] if output.strip() else ""
+    if not number.isdigit():
+        raise SchedulerSilent(f"sbatch did not say the job's number, but {output.strip()!r}")
+    return number
+
+
+def cancel(job_ids: Sequence[str]) -> None:
+    """Cancel jobs; those that have ended already are no error."""
+    if job_ids:
+        call("scancel", "--quiet", *job_ids)
+
+
+def release(job_ids: Sequence[str]) -> None:
+    """Let held jobs start."""
+    if job_ids:
+        call("scontrol", "release", *job_ids)
+
+
+def requeue(job_id: str) -> None:
+    """Put a running job back into the queue; it ends on its node."""
+    call("scontrol", "requeue", job_id)
