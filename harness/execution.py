@@ -1,11 +1,12 @@
 """One run, from spec to record: the function that every launcher calls in every process of the run."""
 
 import fcntl
+import math
 import os
 import signal
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ from subnetbench.harness import environment
 from subnetbench.harness.artifacts import load_model, open_inputs, save_model
 from subnetbench.harness.context import Context
 from subnetbench.harness.data import TaskData, on_device
-from subnetbench.harness.errors import SubnetbenchError
+from subnetbench.harness.errors import DataError, SubnetbenchError
 from subnetbench.harness.method import Method
 from subnetbench.harness.paths import default_data_root
 from subnetbench.harness.recording import record_run
@@ -26,6 +27,7 @@ from subnetbench.harness.records import Score, Status
 from subnetbench.harness.registry import get_dataset, get_method
 from subnetbench.harness.run_folder import RunFolder, write_json_text
 from subnetbench.harness.specs import RunSpec
+from subnetbench.harness.tasks import PRIMARY_METRIC
 from subnetbench.harness.training.monitor import Interrupted, Monitor, Pruned, PruneDecision, to_json
 from subnetbench.harness.world import World, open_world
 
@@ -45,6 +47,12 @@ class RunSettings:
     study: str = ""
     trial: int | None = None
     tuned: bool = False
+    search_cost: Mapping[str, float] = field(default_factory=dict)
+    """What the search that chose the config cost, by metric; recorded beside the scores."""
+    split: str = "test"
+    """The split that is scored after training: trials of a search never touch the test split."""
+    reporting: Mapping[str, Any] | None = None
+    """Where validations are reported to, and what may prune the run (see `tuning.reporting`)."""
     rendezvous: Path | None = None
     plugins: tuple[Path, ...] = ()
 
@@ -52,7 +60,12 @@ class RunSettings:
 def load_data(spec: RunSpec, root: Path) -> TaskData:
     """The data of a run. Raises `DataError` when it is missing, incomplete or corrupt."""
     dataset = get_dataset(spec.dataset)
-    return dataset(dataset.Config.parse(spec.data, where="data"), root).load(spec.task)
+    data = dataset(dataset.Config.parse(spec.data, where="data"), root).load(spec.task)
+    if not len(data.train):
+        raise DataError(
+            f"{spec.dataset} has no training images: train on other data, then `subnetbench evaluate` on it"
+        )
+    return data
 
 
 def execute(
@@ -103,6 +116,7 @@ class _Attempt:
         self.data: TaskData | None = None
         self.method: Method[Any] | None = None
         self.monitor: Monitor | None = None
+        self.last_validation: float | None = None
 
     def run(self, stop_requested: Callable[[], bool], should_prune: PruneDecision) -> Ending:
         spec, folder, settings = self.spec, self.folder, self.settings
@@ -117,7 +131,16 @@ class _Attempt:
         )
         if settings.trackers:
             world.accelerator.init_trackers("trackers")
-        self.monitor = Monitor(world, folder, stop_requested=stop_requested, should_prune=should_prune)
+        if settings.reporting is not None and self.is_main:
+            from subnetbench.harness.tuning.reporting import connect
+
+            should_prune = connect(settings.reporting, axis=(method.budget(data), data.protocol, data.digest))
+
+        def decide(epochs_done: int, value: float) -> bool:
+            self.last_validation = value
+            return should_prune(epochs_done, value)
+
+        self.monitor = Monitor(world, folder, stop_requested=stop_requested, should_prune=decide)
         self.monitor.write(ended=None, phase="training", pid=os.getpid(), host=environment.host())
         context = Context(
             spec=spec,
@@ -138,7 +161,8 @@ class _Attempt:
                 folder.last_checkpoint.unlink(missing_ok=True)
         self.monitor.write(phase="evaluating")
         modules.eval()
-        scores = method.evaluate(modules, context)
+        scores = method.evaluate(modules, context, settings.split)
+        scores += [Score(metric=name, value=value) for name, value in settings.search_cost.items()]
         if self.is_main:
             self._record("finished", scores, facts)
         return self.end("finished")
@@ -180,8 +204,12 @@ class _Attempt:
             if not self.folder.failure_file.exists():
                 facts = {"reason": reason, "message": message, "time": time.time()}
                 write_json_text(self.folder.failure_file, to_json(facts))
-            if self.is_main:
-                self._record("pruned" if ending == "pruned" else "failed", (), {}, reason, message)
+            if self.is_main and ending == "pruned":
+                value = float("nan") if self.last_validation is None else self.last_validation
+                partial = Score(metric=PRIMARY_METRIC[self.spec.task], value=value, split="validation")
+                self._record("pruned", [partial] if math.isfinite(value) else (), {}, reason, message)
+            elif self.is_main:
+                self._record("failed", (), {}, reason, message)
         except OSError as error:
             print(f"the failure could not be written down: {error}", flush=True)
         return self.end(ending)

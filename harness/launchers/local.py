@@ -98,6 +98,19 @@ class LocalLauncher:
         self.hang_seconds = hang_seconds
         self.endings: dict[str, str] = {}
         self.running: dict[str, _Running] = {}
+        self._queue: list[RunSpec] = []
+        self._own_settings: dict[str, dict[str, Any]] = {}
+
+    def submit(self, spec: RunSpec, **settings: Any) -> None:
+        """Queue a run; `settings` are its own and win over those of all runs. Its inputs must be submitted too."""
+        self.endings.pop(spec.run_id, None)
+        self._own_settings[spec.run_id] = settings
+        self._queue.append(spec)
+
+    def poll(self) -> None:
+        """Start what fits, and wait until a run ends, 0.1 s at most."""
+        self._queue = self._start_what_fits(self._queue)
+        self._wait()
 
     def run(self, specs: Sequence[RunSpec], *, tick: Callable[[], None] = lambda: None) -> dict[str, str]:
         """Run all specs, inputs first; returns how each ended.
@@ -105,18 +118,22 @@ class LocalLauncher:
         `tick` is called about ten times a second. Ctrl-C (or SIGTERM) lets every run write a checkpoint and end;
         they count as `interrupted`.
         """
-        queue = list(specs)
-        with _termination_as_interrupt():
+        self._queue += specs
+        with termination_as_interrupt():
             try:
-                while queue or self.running:
-                    queue = self._start_what_fits(queue)
-                    self._wait()
+                while self._queue or self.running:
+                    self.poll()
                     tick()
             except KeyboardInterrupt:
-                self._stop_all(tick)
-                for spec in queue:
-                    self.endings.setdefault(spec.run_id, "interrupted")
+                self.stop(tick)
         return self.endings
+
+    def stop(self, tick: Callable[[], None] = lambda: None) -> None:
+        """Let every run write a checkpoint and end; they and what is still queued count as `interrupted`."""
+        self._stop_all(tick)
+        for spec in self._queue:
+            self.endings.setdefault(spec.run_id, "interrupted")
+        self._queue = []
 
     def _start_what_fits(self, queue: list[RunSpec]) -> list[RunSpec]:
         waiting = []
@@ -144,10 +161,13 @@ class LocalLauncher:
                 environment |= {name: str(value) for name, value in places.items()}
             if self.devices.gpus:
                 environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
-            settings = {**self.settings, "rendezvous": rendezvous}
+            settings = {**self._settings_of(spec.run_id), "rendezvous": rendezvous}
             ranks.append(start_rank(RankPlan(folder.spec_file, self.results, settings, environment)))
         self.running[spec.run_id] = _Running(spec, folder, ranks, gpus, rendezvous, time.monotonic(), time.time())
         self.on_event(spec.run_id, "started", "")
+
+    def _settings_of(self, run_id: str) -> dict[str, Any]:
+        return {**self.settings, **self._own_settings.get(run_id, {})}
 
     def _wait(self) -> None:
         sentinels = [rank.sentinel for run in self.running.values() for rank in run.ranks if rank.exitcode is None]
@@ -194,6 +214,7 @@ class LocalLauncher:
         from subnetbench.harness.recording import record_run
 
         facts = {"reason": reason, "message": message, "time": time.time()}
+        settings = self._settings_of(run.spec.run_id)
         started = datetime.now(UTC) - timedelta(seconds=time.monotonic() - run.started)
         with contextlib.suppress(OSError, SubnetbenchError):
             write_json_text(run.folder.failure_file, json.dumps(facts))
@@ -204,7 +225,7 @@ class LocalLauncher:
                 started=started,
                 reason=reason,
                 error=message,
-                sweep=str(self.settings.get("sweep", "")),
+                **{name: settings[name] for name in ("sweep", "study", "trial", "tuned") if name in settings},
             )
 
     def _ended(self, run_id: str, ending: str, detail: str) -> None:
@@ -246,7 +267,9 @@ def _explain_status(statuses: Sequence[int]) -> tuple[str, str]:
 
 
 @contextlib.contextmanager
-def _termination_as_interrupt() -> Iterator[None]:
+def termination_as_interrupt() -> Iterator[None]:
+    """SIGTERM raises `KeyboardInterrupt`, as Ctrl-C does."""
+
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 

@@ -17,7 +17,15 @@ ENDING = {status: ending for ending, status in EXIT_STATUS.items()}
 _PR_SET_PDEATHSIG = 1
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["subnetbench.harness.launchers.preload"])
+_preloaded = ["subnetbench.harness.launchers.preload"]
+_context.set_forkserver_preload(_preloaded)
+
+
+def preload(module: str) -> None:
+    """Let the fork server import this module too; to be called before the first rank starts."""
+    if module not in _preloaded:
+        _preloaded.append(module)
+        _context.set_forkserver_preload(_preloaded)
 
 
 @dataclass(frozen=True)
