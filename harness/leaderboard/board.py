@@ -104,6 +104,10 @@ class Leaderboard:
         """All metrics of which there is a figure."""
         return tuple(self._metric_code)
 
+    def metric_code(self, metric: str) -> int:
+        """The number of a metric in `cells.metric`, or -1 where there is no figure of it."""
+        return self._metric_code.get(metric, -1)
+
     @property
     def default_metrics(self) -> list[str]:
         """The metrics that rank the tasks, then the costs that are known."""

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -65,15 +66,20 @@ class Differences:
     only_b: pd.DataFrame
     notes: list[str]
 
+    def frame(self) -> pd.DataFrame:
+        """The compared rows as a tidy frame of its own."""
+        return self.rows.copy()
+
     @property
     def exit_status(self) -> int:
         """1 if a row is significantly worse by more than the margin, else 0."""
         return int((self.rows["verdict"] == "worse beyond margin").any())
 
 
-def compare(a: Leaderboard, b: Leaderboard, settings: Settings | None = None) -> Differences:
-    """Compare the rows of `b` with the same rows of `a`, metric by metric."""
+def compare(a: Leaderboard | Path | str, b: Leaderboard | Path | str, settings: Settings | None = None) -> Differences:
+    """Compare the rows of `b` with the same rows of `a`, metric by metric; both may be results folders too."""
     settings = settings or Settings()
+    a, b = (side if isinstance(side, Leaderboard) else Leaderboard(side) for side in (a, b))
     metrics = list(dict.fromkeys(settings.metrics or _primary(a, b)))
     view = View(metrics, settings.where, settings.splits)
     before, after = (Side(board, _scored(view_of(board, view)[0])) for board in (a, b))

@@ -22,7 +22,7 @@ from subnetbench.harness.errors import UserError, unknown
 from subnetbench.harness.leaderboard.frames import View, tidy, view_of
 from subnetbench.harness.leaderboard.notes import notes
 from subnetbench.harness.leaderboard.published import Figure
-from subnetbench.harness.leaderboard.tables import Document, document
+from subnetbench.harness.leaderboard.tables import Document, document, table_of
 
 if TYPE_CHECKING:
     from subnetbench.harness.leaderboard.board import Leaderboard
@@ -59,21 +59,47 @@ def render(
     return writers[format](document(board, view, published))
 
 
-def write(board: "Leaderboard", path: Path | str, view: View | None = None, published: Sequence[Figure] = ()) -> None:
-    """Write the leaderboard to a file in the format that its suffix names: .parquet, .csv, .json, .md, .tex, .txt."""
+def render_frame(frame: pd.DataFrame, format: str, width: int = 120) -> str:
+    """Any frame in one of `FORMATS`; a table leaves out columns that say the same in all rows, and tells them below."""
+    if format == "csv":
+        return tidy_csv(frame)
+    if format == "json":
+        return json.dumps(plain_records(frame), indent=1, default=str) + "\n"
+    if format not in FORMATS:
+        raise unknown("format", format, FORMATS)
+    names = [name for name in frame.columns if frame[name].nunique() > 1 or len(frame) == 1]
+    columns = [(name, frame[name].dtype.kind in "fi", [str(value) for value in frame[name]]) for name in names]
+    same = [f"{name}: {frame[name].iloc[0]}" for name in frame.columns if name not in names and len(frame)]
+    content = Document([table_of(f"{len(frame):,} values", columns)] if names else [], same)
+    return {"markdown": markdown, "latex": latex}.get(format, lambda found: terminal(found, width))(content)
+
+
+def write_frame(frame: pd.DataFrame, path: Path | str) -> None:
+    """Write any frame to a file in the format that its suffix names."""
     from subnetbench.harness.records.record import publish, publish_table
 
     path = Path(path)
     if path.suffix == ".parquet":
         import pyarrow as pa
 
-        table = pa.Table.from_pandas(tidy(board, view or View()), preserve_index=False)
-        publish_table(table, path, overwrite=True)
+        publish_table(pa.Table.from_pandas(frame, preserve_index=False), path, overwrite=True)
     elif path.suffix in _SUFFIXES:
-        text = render(board, _SUFFIXES[path.suffix], view, published)
+        text = render_frame(frame, _SUFFIXES[path.suffix])
         publish(path, lambda file: file.write(text.encode()), overwrite=True)
     else:
         raise UserError("no such format", field="out", value=str(path), allowed=", ".join([".parquet", *_SUFFIXES]))
+
+
+def write(board: "Leaderboard", path: Path | str, view: View | None = None, published: Sequence[Figure] = ()) -> None:
+    """Write the leaderboard to a file in the format that its suffix names: .parquet, .csv, .json, .md, .tex, .txt."""
+    from subnetbench.harness.records.record import publish
+
+    path = Path(path)
+    if path.suffix in _SUFFIXES:
+        text = render(board, _SUFFIXES[path.suffix], view, published)
+        publish(path, lambda file: file.write(text.encode()), overwrite=True)
+    else:
+        write_frame(tidy(board, view or View()), path)
 
 
 def clean(text: str) -> str:
@@ -170,10 +196,10 @@ def markdown(content: Document) -> str:
     parts = []
     for table in content.tables:
         rule = ["---:" if numeric else "---" for numeric in table.numeric]
-        body = [_pipes(map(_escape_markdown, table.headers)), _pipes(rule)]
-        body += [_pipes(map(_escape_markdown, line)) for line in table.cells]
-        parts.append(f"### {_escape_markdown(table.title)}\n\n" + "\n".join(body))
-    parts.append("\n".join(f"- {_escape_markdown(note.strip())}" for note in content.notes))
+        body = [_pipes(map(escape_markdown, table.headers)), _pipes(rule)]
+        body += [_pipes(map(escape_markdown, line)) for line in table.cells]
+        parts.append(f"### {escape_markdown(table.title)}\n\n" + "\n".join(body))
+    parts.append("\n".join(f"- {escape_markdown(note.strip())}" for note in content.notes))
     return "\n\n".join(parts) + "\n"
 
 
@@ -181,7 +207,7 @@ def _pipes(cells: Any) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _escape_markdown(text: str) -> str:
+def escape_markdown(text: str) -> str:
     return re.sub(r"([\\`*_\[\]|~])", r"\\\1", clean(text)).replace("&", "&amp;").replace("<", "&lt;")
 
 

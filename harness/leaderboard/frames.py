@@ -1,7 +1,7 @@
 """Rows of a leaderboard chosen and ordered by a user's words, and their figures as arrays or as a tidy frame."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +24,8 @@ class View:
     splits: Sequence[str] | None = ("test",)
     sort: Sequence[str] = ()
     within: Sequence[str] = ()
+    spread: bool = False
+    """Tables for people show standard deviations beside means and intervals; frames always have them."""
     limit: int | None = 500
     """Most rows of each table for people; frames and files of data are never cut."""
 
@@ -49,6 +51,11 @@ class Figures:
     def high(self) -> np.ndarray:
         return self.mean + self.half_width
 
+    def at(self, rows: np.ndarray) -> "Figures":
+        """The same of some rows: places, or a mask."""
+        arrays = {name: value[rows] for name, value in vars(self).items() if isinstance(value, np.ndarray)}
+        return replace(self, **arrays)
+
     def clears_trivial(self) -> np.ndarray:
         """Whether the whole interval is better than the trivial baseline; False where either is missing."""
         from subnetbench.harness.leaderboard.board import higher_is_better
@@ -60,8 +67,8 @@ def view_of(board: "Leaderboard", view: View) -> tuple[pd.DataFrame, list[Figure
     """The rows of a view in order, and the figures of each of its metrics."""
     names = _check_metrics(board, view.metrics)
     rows = _choose(board, view)
-    rows = rows.iloc[_order(board, rows, view.sort, names)]
-    contest = _contests(board, rows, view.within)
+    rows = rows.iloc[_order(board, rows, view, names)]
+    contest = contests_of(board, rows, view.within)
     return rows, [_figures(board, rows, name, contest) for name in names]
 
 
@@ -135,23 +142,24 @@ def _choose(board: "Leaderboard", view: View) -> pd.DataFrame:
     return rows
 
 
-def _order(board: "Leaderboard", rows: pd.DataFrame, sort: Sequence[str], metrics: list[str]) -> np.ndarray:
+def _order(board: "Leaderboard", rows: pd.DataFrame, view: View, metrics: list[str]) -> np.ndarray:
     """The places of the rows, sorted as asked; by default by contest, then best first."""
     from subnetbench.harness.leaderboard.board import CONTEST, higher_is_better
 
     keys: list[np.ndarray] = []
-    for word in sort:
+    for word in view.sort:
         values = column(board, rows, word.removeprefix("-"))
         if values is None:
             raise unknown("column to sort by", word, [*rows.columns, *board.metrics])
         keys.append(_ascending(values, word.startswith("-")))
-    if not sort:
+    if not view.sort:
         best = np.full(len(rows), np.inf)
         for name in reversed(metrics):
             cell = board.cell_of(rows, name, costs=False)
             sign = -1 if higher_is_better(name) is not False else 1
             best = np.where(cell >= 0, sign * np.append(board.cells.mean, np.nan)[cell], best)
-        keys = [*(_ascending(rows[name].to_numpy(), False) for name in CONTEST), best]
+        within = [_column_within(board, rows, name) for name in view.within]
+        keys = [*(_ascending(key, False) for key in (*(rows[name].to_numpy() for name in CONTEST), *within)), best]
     tie_breakers = [_ascending(rows[name].to_numpy(), False) for name in ("method", "config", "variant")]
     return np.lexsort([*tie_breakers[::-1], *keys[::-1]])
 
@@ -163,16 +171,21 @@ def _ascending(values: np.ndarray, descending: bool) -> np.ndarray:
     return -values.astype(np.float64) if descending else values
 
 
-def _contests(board: "Leaderboard", rows: pd.DataFrame, within: Sequence[str]) -> np.ndarray:
+def _column_within(board: "Leaderboard", rows: pd.DataFrame, name: str) -> np.ndarray:
+    values = column(board, rows, name)
+    if values is None:
+        raise unknown("column to rank within", name, [*rows.columns, *board.metrics])
+    if values.dtype.kind != "f":
+        return values
+    # Counted figures are never quite what was asked for: 0.5 and 0.50001 belong together.
+    return np.array([float(f"{value:.3g}") for value in values])
+
+
+def contests_of(board: "Leaderboard", rows: pd.DataFrame, within: Sequence[str]) -> np.ndarray:
     """A number for each row: rows with the same number are ranked together."""
     from subnetbench.harness.leaderboard.board import CONTEST
 
-    keys: list[np.ndarray] = [rows[name].to_numpy() for name in CONTEST]
-    for name in within:
-        values = column(board, rows, name)
-        if values is None:
-            raise unknown("column to rank within", name, rows.columns)
-        keys.append(values)
+    keys = [*(rows[name].to_numpy() for name in CONTEST), *(_column_within(board, rows, name) for name in within)]
     contest = np.zeros(len(rows), np.int64)
     for key in keys:
         codes = pd.factorize(key)[0]

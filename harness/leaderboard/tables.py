@@ -1,6 +1,6 @@
 """Tables for people: one for each contest, with the columns that say something, and figures as text."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from subnetbench.harness.leaderboard.aggregate import UNFINISHED
-from subnetbench.harness.leaderboard.frames import Figures, View, view_of
+from subnetbench.harness.leaderboard.frames import Figures, View, column, contests_of, view_of
 from subnetbench.harness.leaderboard.notes import notes
 from subnetbench.harness.leaderboard.published import Figure, beside
 
@@ -40,16 +40,15 @@ class Document:
 
 def document(board: "Leaderboard", view: View, published: Sequence[Figure] = ()) -> Document:
     """The tables of a view; `published` figures that belong to its rows follow in a table of their own."""
-    from subnetbench.harness.leaderboard.board import CONTEST
-
     if view.metrics is None:
         view = replace(view, metrics=board.default_metrics)
     rows, figures = view_of(board, view)
     scored = np.flatnonzero((rows["split"] != "").to_numpy())
-    names = rows[list(CONTEST)].iloc[scored]
-    contests = [scored[places] for places in names.groupby(list(CONTEST), sort=False).indices.values()]
+    numbers = contests_of(board, rows, view.within)[scored]
+    contests = [scored[places] for places in pd.Series(numbers).groupby(numbers, sort=False).indices.values()]
     limit = len(rows) if view.limit is None else view.limit
-    tables = [_contest(rows, figures, places[:limit]) for places in contests]
+    apart = {name: column(board, rows, name) for name in view.within}
+    tables = [_contest(rows, figures, places[:limit], apart, view.spread) for places in contests]
     cut = [
         f"{len(places) - limit:,} more rows of {table.title} are not shown: filter, raise the limit, or write a file."
         for places, table in zip(contests, tables, strict=True)
@@ -61,13 +60,15 @@ def document(board: "Leaderboard", view: View, published: Sequence[Figure] = ())
     return Document(tables, [*cut, *notes(board, rows), *_failures(board)])
 
 
-def _contest(rows: pd.DataFrame, figures: list[Figures], places: np.ndarray) -> Table:
+def _contest(
+    rows: pd.DataFrame,
+    figures: list[Figures],
+    places: np.ndarray,
+    apart: Mapping[str, np.ndarray | None],
+    spread: bool,
+) -> Table:
     part = rows.iloc[places]
-    one = part.iloc[0]
-    shown = [name for name in _DESCRIBED if part[name].nunique() > 1 and name != "schema_meaning"]
-    common = [f"{name} {one[name]}" for name in ("network", "budget", "preset") if name not in shown and one[name]]
-    title = [one["dataset"], one["task"], one["split"], one["protocol"], f"data {one['data_digest']}", *common]
-    title += ["tuned"] * bool(one["tuned"] and "tuned" not in shown)
+    shown = _described(part)
     own = [figure for figure in figures if (figure.cell[places] >= 0).any()]
     lead = next((figure for figure in own if (figure.rank[places] > 0).any()), None)
 
@@ -80,10 +81,33 @@ def _contest(rows: pd.DataFrame, figures: list[Figures], places: np.ndarray) -> 
     columns.append(("seeds", True, [str(value) for value in seeds]))
     columns += [(status, True, list(map(str, part[status]))) for status in UNFINISHED if part[status].any()]
     for figure in own:
-        columns.append((figure.metric, True, [_figure(figure, at, n) for at, n in zip(places, seeds, strict=True)]))
+        columns.append(
+            (figure.metric, True, [_figure(figure, at, n, spread) for at, n in zip(places, seeds, strict=True)])
+        )
         if figure is lead and not np.isnan(figure.trivial[places]).all():
             columns.append(("trivial", True, _trivial(figure, places)))
-    return table_of(" · ".join(str(word) for word in title if word), columns)
+    ranked = f" · ranked by {lead.metric}" if lead is not None else ""
+    title = contest_title(part)
+    for name, values in apart.items():
+        if values is not None and name not in ("network", "budget", "preset"):
+            value = values[places[0]]
+            known = value if not isinstance(value, float) else "unknown" if np.isnan(value) else f"{value:.3g}"
+            title += f" · {name} {known}"
+    return table_of(title + ranked, columns)
+
+
+def contest_title(rows: pd.DataFrame) -> str:
+    """What all rows of a contest have in common, in words."""
+    one, shown = rows.iloc[0], _described(rows)
+    common = [f"{name} {one[name]}" for name in ("network", "budget", "preset") if name not in shown and one[name]]
+    title = [one["dataset"], one["task"], one["split"], one["protocol"], f"data {one['data_digest']}", *common]
+    title += ["tuned"] * bool(one["tuned"] and "tuned" not in shown)
+    return " · ".join(str(word) for word in title if word)
+
+
+def _described(rows: pd.DataFrame) -> list[str]:
+    """The columns that tell the rows of a contest apart."""
+    return [name for name in _DESCRIBED if rows[name].nunique() > 1 and name != "schema_meaning"]
 
 
 def _published(lines: pd.DataFrame) -> Table:
@@ -119,10 +143,12 @@ def _ranks(figure: Figures, places: np.ndarray) -> list[str]:
     return [f"{rank}=" if rank in shared else str(rank) if rank else "" for rank in ranks]
 
 
-def _figure(figure: Figures, at: int, seeds: int) -> str:
+def _figure(figure: Figures, at: int, seeds: int, spread: bool) -> str:
     if figure.cell[at] < 0:
         return "–"
     text = number(figure.mean[at], figure.half_width[at])
+    if spread and not np.isnan(figure.std[at]):
+        text += f" sd {number(figure.std[at])}"
     return text if figure.count[at] == seeds else f"{text} [{figure.count[at]}]"
 
 
@@ -134,11 +160,12 @@ def _trivial(figure: Figures, places: np.ndarray) -> list[str]:
 
 
 def number(value: float, half_width: float = 0.0) -> str:
-    """A figure with its interval: `0.8123 ± 0.0041`, `4.30 M`, `12.30 ± 0.52`; no interval where it is 0 or NaN."""
+    """A figure with its interval: `0.8123 ± 0.0041`, `4.30 M`, `12.30 ± 0.52`; no interval where it is NaN, 0, or
+    no more than rounding."""
     if np.isnan(value):
         return "–"
     factor, suffix = next((scale[1:] for scale in _SCALES if abs(value) >= scale[0]), (1.0, ""))
-    scaled, half = value / factor, half_width / factor
+    scaled, half = value / factor, half_width / factor if half_width > 1e-9 * abs(value) else 0.0
     decimals = 4 if abs(value) < 10 else 0 if float(value).is_integer() and not suffix and not half > 0 else 2
     interval = f" ± {half:.{decimals}f}" if half > 0 else ""
     return f"{scaled:.{decimals}f}{interval}{suffix}"

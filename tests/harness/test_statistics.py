@@ -1,8 +1,10 @@
+import itertools
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
@@ -164,6 +166,7 @@ def test_degenerate_samples() -> None:
             statistics.paired_t(bad)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 1) | st.just(float("nan")), max_size=12))
 def test_holm_keeps_order_and_never_helps(p_values: list[float]) -> None:
     adjusted = statistics.holm(p_values).tolist()
@@ -177,6 +180,7 @@ def test_holm_by_hand() -> None:
     assert statistics.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
 
 
+@settings(deadline=None)
 @given(samples(2, 9))
 def test_flipping_all_signs_changes_nothing(sample: np.ndarray) -> None:
     for test in (statistics.paired_t, statistics.sign_flip, statistics.wilcoxon):
@@ -199,3 +203,88 @@ def test_power_grows_with_seeds_and_effect() -> None:
     assert powers == sorted(powers)
     assert powers[-1] == pytest.approx(1.0)
     assert statistics.power(1.0, 1) == 0.0
+
+
+@pytest.mark.parametrize("n", [3, 5, 10])
+@pytest.mark.parametrize("spread", [1.0, 3.0])
+def test_welch_covers_and_keeps_its_level(n: int, spread: float) -> None:
+    """Seeds that do not match; `spread` is how much more one side varies."""
+    trials, shift = 4000, 0.7
+    rng = np.random.default_rng(n)
+    a, b = rng.normal(0, 1, (trials, n)), rng.normal(shift, spread, (trials, n))
+    tests = statistics.welch_t_rows(a, b)
+    covered = np.abs(tests.difference - shift) <= tests.half_width
+    # Welch's degrees of freedom are an approximation; with three seeds it errs to the safe side.
+    assert np.mean(covered) >= 0.95 - 0.01 - _margin(0.95, trials)
+    assert np.mean(statistics.welch_t_rows(a, b - shift).p <= 0.05) <= 0.05 + 0.01 + _margin(0.05, trials)
+
+
+def _rejections(test: Callable[[np.ndarray], statistics.Comparison], rows: np.ndarray, level: float) -> float:
+    return float(np.mean([test(row).p <= level for row in rows]))
+
+
+@pytest.mark.parametrize("n", [3, 5, 10])
+def test_power_of_permutation_tests(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three and five pairs never reach 5 %, whatever the effect; ten have almost the power of t."""
+    monkeypatch.setattr(statistics, "bootstrap_interval", lambda values, *_: statistics.t_interval(values))
+    rows = np.random.default_rng(n).normal(1.0, 1.0, (1000, n))
+    for test in (statistics.sign_flip, statistics.wilcoxon):
+        found = _rejections(test, rows, 0.05)
+        if statistics.smallest_sign_flip_p(n) > 0.05:
+            assert found == 0
+        else:
+            assert found == pytest.approx(statistics.power(1.0, n), abs=0.03 + _margin(0.8, 1000))
+
+
+@pytest.mark.parametrize("n", [3, 5, 10])
+def test_holm_keeps_the_level_of_a_family(n: int) -> None:
+    """Of ten comparisons without any difference, at least one is found at most one time in twenty."""
+    trials = 2000
+    rows = np.random.default_rng(n).normal(size=(trials * 10, n))
+    p_values = statistics.paired_t_rows(rows).p.reshape(trials, 10)
+    false_alarm = [bool((statistics.holm(row) <= 0.05).any()) for row in p_values]
+    assert np.mean(false_alarm) <= 0.05 + _margin(0.05, trials)
+
+
+@pytest.mark.parametrize("n", [3, 5, 10])
+def test_rows_without_a_difference_share_a_rank(n: int) -> None:
+    from subnetbench.harness.leaderboard.ranking import rank_with_ties
+
+    trials = 1000
+    scores = np.random.default_rng(n).normal(size=(trials, 2, n))
+    apart = [rank_with_ties(pair, higher_is_better=True).max() > 1 for pair in scores]
+    assert np.mean(apart) <= 0.05 + _margin(0.05, trials)
+
+
+def _documented(heading: str) -> list[list[str]]:
+    """The body of the table in docs/leaderboards.md whose first row begins like this, cell by cell."""
+    text = (Path(__file__).parents[2] / "docs" / "leaderboards.md").read_text()
+    lines = text[text.index(heading) :].splitlines()[2:]
+    table = itertools.takewhile(lambda line: line.startswith("|"), lines)
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
+
+
+def test_documented_coverage_is_what_simulation_finds() -> None:
+    draws = [DISTRIBUTIONS["normal"], DISTRIBUTIONS["heavy"], DISTRIBUTIONS["uniform"]]
+    draws.append(lambda rng, shape: rng.exponential(size=shape) - 1)
+    trials = 20_000
+    table = _documented("| seeds | normal |")
+    assert [row[0] for row in table] == ["3", "5", "10"]
+    for row in table:
+        n = int(row[0])
+        for draw, told in zip(draws, row[1:], strict=True):
+            rows = draw(np.random.default_rng(n), (trials, n))
+            covered = np.abs(rows.mean(1)) <= statistics.t_half_width(rows.std(1, ddof=1), np.full(trials, n))
+            rate = float(told.removesuffix(" %")) / 100
+            assert np.mean(covered) == pytest.approx(rate, abs=_margin(rate, trials)), (n, told)
+
+
+def test_documented_power_is_what_is_computed() -> None:
+    table = _documented("| pairs | difference found")
+    assert [int(row[0]) for row in table] == [2, 3, 5, 10]
+    for pairs, detectable, *powers, least_p in table:
+        n = int(pairs)
+        assert float(detectable) == pytest.approx(statistics.detectable_effect(n), abs=0.005)
+        assert float(least_p) == pytest.approx(statistics.smallest_sign_flip_p(n), rel=0.05)
+        for effect, told in zip((1.0, 2.0, 3.0), powers, strict=True):
+            assert float(told.removesuffix(" %")) / 100 == pytest.approx(statistics.power(effect, n), abs=0.0051)
