@@ -82,6 +82,8 @@ class Variant:
     `build` returns the plain module in evaluation mode, made only when somebody wants it; its output is logits
     (classification) or embeddings (retrieval, text_image). Scores between different `space`s are refused.
     `capacity` is the share of prunable weights kept. `text_encoder` is set on image encoders for text search.
+    `frozen` says that the network comes from an input of the run and never changes, so that its outputs may be cached.
+    `continues` names the variant of the same run whose intermediate results this one can go on from (early exit).
     """
 
     name: str
@@ -90,6 +92,8 @@ class Variant:
     space: str = ""
     capacity: float | None = None
     text_encoder: Callable[[Sequence[str]], Tensor] | None = None
+    frozen: bool = False
+    continues: str = ""
     details: dict[str, float | str] = field(default_factory=dict)
 
 
@@ -125,11 +129,25 @@ class Method(ABC, Generic[ConfigT]):
     def variants(self, modules: nn.ModuleDict, context: "Context") -> list[Variant]:
         """The networks on offer; `context.spec` and `context.data` are those of the training run."""
 
+    def variant_on_demand(self, name: str, modules: nn.ModuleDict, context: "Context") -> Variant | None:
+        """A network that `variants` does not list, by name (a capacity that was never trained); None: there is none.
+
+        `context.data` are the run's data with images, so that batch norm can be recalibrated.
+        """
+        return None
+
     def evaluate(self, modules: nn.ModuleDict, context: "Context", split: str = "test") -> "list[Score]":
-        """Scores of the variants on a split, by the task's protocol."""
+        """Scores of the variants on a split of `context.data`."""
+        return self.measure(self.variants(modules, context), context, split)
+
+    def measure(self, variants: list[Variant], context: "Context", split: str) -> "list[Score]":
+        """Scores of these variants on a split, which may be of other data than they were trained on.
+
+        Default: the task's protocol. A method that composes its variants (a cascade) adds figures of its own.
+        """
         from subnetbench.harness.evaluation.protocols import evaluate_variants
 
-        return evaluate_variants(self.variants(modules, context), context, split, pairs=self.pairs)
+        return evaluate_variants(variants, context, split, pairs=self.pairs)
 
     def pairs(self, variants: list[Variant]) -> list[tuple[Variant, Variant]]:
         """Which (query variant, gallery variant) pairs a retrieval evaluation tests; default: each with itself."""
@@ -140,8 +158,11 @@ class Method(ABC, Generic[ConfigT]):
         return f"{self.config.epochs} epochs x {len(data.train)} images"
 
     @classmethod
-    def default_inputs(cls, config: Any) -> dict[str, dict[str, Any]]:
-        """The runs this method starts from unless told otherwise, e.g. `{"teacher": {"method": "triplet"}}`."""
+    def default_inputs(cls, config: Any) -> dict[str, Any]:
+        """The runs this method starts from unless told otherwise, e.g. `{"teacher": {"method": "triplet"}}`.
+
+        A role may name a list of runs.
+        """
         return {}
 
 

@@ -1,7 +1,7 @@
 """Using trained runs without training: evaluation on any data set of their task, embeddings."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,8 @@ import numpy as np
 from subnetbench.harness.artifacts import Artifact, find_model, open_artifact
 from subnetbench.harness.context import Context
 from subnetbench.harness.data import TaskData
-from subnetbench.harness.errors import UserError
+from subnetbench.harness.errors import UserError, unknown
+from subnetbench.harness.method import Method, Variant
 from subnetbench.harness.records import Score
 from subnetbench.harness.registry import get_dataset
 from subnetbench.harness.run_folder import RunFolder
@@ -28,21 +29,21 @@ def evaluate_run(
     split: str = "test",
     results: Path | None = None,
     data_root: Path,
+    variants: Sequence[str] | None = None,
     device: str = "auto",
     threads: int = 1,
 ) -> list[Score]:
-    """Scores of all variants of a finished run, or of a weights file, on a split of a data set.
+    """Scores of the variants of a finished run, or of a weights file, on a split of a data set.
 
-    Without `dataset` it is the one the run was trained on. Raises `UserError` when the data set does not offer
-    the run's task, or has other classes than the classifier.
+    Without `dataset` it is the one the run was trained on; without `variants` all that the run lists, by name also
+    others that its method can make. Raises `UserError` when the data set does not offer the run's task, or has other
+    classes than the classifier.
     """
     with opened(run, results, device=device, threads=threads) as artifact:
         other = load_for(artifact, dataset, data or {}, data_root)
         context = _context_on(artifact, other)
-        variants = artifact.variants()
-        from subnetbench.harness.evaluation.protocols import evaluate_variants
-
-        return evaluate_variants(variants, context, split, pairs=artifact.method.pairs)
+        chosen = [find_variant(artifact, name, data_root) for name in variants] if variants else artifact.variants()
+        return artifact.method.measure(chosen, context, split)
 
 
 def embed_run(
@@ -62,7 +63,7 @@ def embed_run(
 
     with opened(run, results, device=device) as artifact:
         other = load_for(artifact, dataset, data or {}, data_root)
-        chosen = artifact.variant(variant)
+        chosen = find_variant(artifact, variant, data_root)
         part = other.split(split)
         module = chosen.build().to(artifact.context.device)
         rows = _context_on(artifact, other).outputs(module, chosen.preprocessing, part).cpu().numpy()
@@ -81,6 +82,25 @@ def opened(run: str, results: Path | None = None, *, device: str = "auto", threa
         yield open_artifact(path, world)
     finally:
         world.close()
+
+
+def find_variant(artifact: Artifact, name: str | None, data_root: Path) -> Variant:
+    """A variant by name (None: the first), listed or made on demand from the data the run was trained on.
+
+    Raises `UserError` when the method has none of this name.
+    """
+    listed = artifact.variants()
+    for variant in listed:
+        if name in (None, variant.name):
+            return variant
+    assert name is not None
+    kind, spec = type(artifact.method), artifact.spec
+    if kind.variant_on_demand is not Method.variant_on_demand:
+        trained_on = load_for(artifact, None, {}, data_root)
+        made = artifact.method.variant_on_demand(name, artifact.modules, _context_on(artifact, trained_on))
+        if made is not None:
+            return made
+    raise unknown(f"variant of {spec.method}", name, [variant.name for variant in listed])
 
 
 def locate(run: str, results: Path | None = None) -> Path:

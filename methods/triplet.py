@@ -12,9 +12,10 @@ from subnetbench.harness.config import Choice, LogUniform, Uniform
 from subnetbench.harness.context import Context
 from subnetbench.harness.method import Stage
 from subnetbench.harness.registry import register_method
+from subnetbench.harness.streams import stream_key
 from subnetbench.harness.training.step import Batch, Step
 from subnetbench.methods.parts.embedding import EmbeddingConfig, EmbeddingMethod
-from subnetbench.methods.parts.triplet import class_balanced_queries, plan_triplet_epoch, triplet_loss
+from subnetbench.methods.parts.triplet import Generator, class_balanced_queries, plan_triplet_epoch, triplet_loss
 
 
 @register_method("triplet")
@@ -22,7 +23,8 @@ class Triplet(EmbeddingMethod["Triplet.Config"]):
     """Anchors pull the other images of their class and push negatives that the present network finds.
 
     The protocol by which teachers and baselines of resolution-asymmetric distillation are trained. Negatives are
-    drawn by distance-weighted sampling (Wu et al. 2017) over a pool embedded at the start of each epoch.
+    drawn by distance-weighted sampling (Wu et al. 2017) over a pool embedded at the start of each epoch. With `preset:
+    paper` they are drawn with the faults of the published code (see `plan_triplet_epoch`).
     """
 
     paper = "Suma and Tolias, Large-to-small Image Resolution Asymmetry in Deep Metric Learning, arXiv 2210.05463"
@@ -45,10 +47,10 @@ class Triplet(EmbeddingMethod["Triplet.Config"]):
     def plan_epoch(self, modules: nn.ModuleDict, stage: Stage, epoch: int, context: Context) -> Iterable[np.ndarray]:
         config, train = self.config, context.data.train
         network = modules["network"]
-        generator = context.numpy_generator("mining", stage.name, epoch)
         # Whole class groups stay together: a row is a group, with the negatives mined for its anchors.
         groups = max(config.batch_size // config.samples_per_class, 1)
         if config.mining == "batch":
+            generator = context.numpy_generator("mining", stage.name, epoch)
             queries = class_balanced_queries(
                 train.labels, generator, samples_per_class=config.samples_per_class, limit=config.query_limit
             )
@@ -56,6 +58,22 @@ class Triplet(EmbeddingMethod["Triplet.Config"]):
             # The last batch could be too small to hold negatives.
             groups = min(groups, len(tuples))
             return [tuples[start : start + groups] for start in range(0, len(tuples) - groups + 1, groups)]
+
+        # A run that goes on within an epoch cannot mine again: the network is not what it was when the epoch began.
+        mined = self.state.get("mined")
+        if mined is None or mined["when"] != [stage.name, epoch]:
+            tuples = self._mine(network, stage, epoch, context)
+            self.state["mined"] = mined = {"when": [stage.name, epoch], "tuples": torch.from_numpy(tuples)}
+        tuples = mined["tuples"].cpu().numpy()
+        return [tuples[start : start + groups] for start in range(0, len(tuples), groups)]
+
+    def _mine(self, network: nn.Module, stage: Stage, epoch: int, context: Context) -> np.ndarray:
+        """The groups of an epoch with the negatives of their anchors: (groups, samples + samples * negatives)."""
+        config, train = self.config, context.data.train
+        paper = config.preset == "paper"
+        generator: Generator = context.numpy_generator("mining", stage.name, epoch)
+        if paper:
+            generator = np.random.RandomState(stream_key(context.seed, "mining", stage.name, epoch) % 2**32)
 
         def embed(indices: np.ndarray) -> Tensor:
             network.eval()
@@ -69,11 +87,11 @@ class Triplet(EmbeddingMethod["Triplet.Config"]):
             query_limit=config.query_limit,
             pool_limit=config.pool_limit,
             negatives=config.negatives,
+            paper=paper,
         )
         anchors = plan.queries.reshape(-1, config.samples_per_class)
         negatives = plan.negatives.reshape(len(anchors), -1)
-        tuples = np.concatenate([anchors, negatives], axis=1)
-        return [tuples[start : start + groups] for start in range(0, len(tuples), groups)]
+        return np.concatenate([anchors, negatives], axis=1)
 
     def make_batch(self, indices: np.ndarray, stage: Stage, epoch: int, context: Context) -> Batch:
         groups, width = indices.shape

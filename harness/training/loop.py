@@ -31,7 +31,7 @@ from subnetbench.harness.training.prefetch import batches_ahead
 from subnetbench.harness.training.step import Batch, LogSums, Step
 
 POLL_SECONDS = 0.5
-NORM_STATISTICS = ("running_mean", "running_var")
+NORM_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
 class TrainingLoop:
@@ -111,7 +111,7 @@ class TrainingLoop:
             raise RunFailure("an epoch has no batches: the training split is smaller than one batch needs")
         shares = [self._share(indices) for indices in plan]
         self.modules.train()
-        buffers = [b for name, b in self.modules.named_buffers() if name.endswith(NORM_STATISTICS)]
+        buffers = _norm_statistics(self.modules)
         todo = shares[self.step_in_epoch :]
         rendered = batches_ahead(
             lambda indices: method.make_batch(indices, stage, self.epoch, context), todo, context.data.train.images
@@ -259,6 +259,14 @@ class TrainingLoop:
         self._logs = LogSums(self.context.device)
         self._logs.load(state["logs"], self.world)
         return True
+
+
+def _norm_statistics(modules: nn.Module) -> list[Tensor]:
+    """The running statistics, with their counters, of the layers in training mode: the others do not move theirs."""
+    layers = [module for module in modules.modules() if module.training]
+    return [
+        buffer for layer in layers for name, buffer in layer.named_buffers(recurse=False) if name in NORM_STATISTICS
+    ]
 
 
 def _copy(value: Any) -> Any:

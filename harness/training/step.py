@@ -55,6 +55,10 @@ class Step:
     weighted by their numbers of samples, so the result is that of the whole global batch at once. With `"sum"`
     they are added up. With `"gathered"` every rank computes the loss of all ranks' samples (see
     `gather_with_gradient`), and ranks are averaged.
+
+    Running statistics see micro-batches and ranks alike: each starts from the statistics at hand, and what they
+    arrive at is averaged by numbers of samples, so that a pass moves them once. `buffers` are these statistics and
+    their counters. A loss that leaves them alone says so by `keeps_statistics`, which saves the averaging.
     """
 
     def __init__(
@@ -96,20 +100,26 @@ class Step:
         return self.world.gather_with_gradient(rows)
 
     def gradients(
-        self, loss: LossFunction, inputs: Sequence[Tensor], *, reduction: str = "mean"
+        self, loss: LossFunction, inputs: Sequence[Tensor], *, reduction: str = "mean", keeps_statistics: bool = False
     ) -> list[Tensor | None]:
         """The gradient of the global loss with respect to `inputs`; None where an input is not used."""
         total: list[Tensor | None] = [None] * len(inputs)
-        for value in self._weighted(loss, reduction):
+        moving = self._moving_statistics(keeps_statistics)
+        for value in self._weighted(loss, reduction, moving):
             for i, gradient in enumerate(torch.autograd.grad(value, inputs, allow_unused=True)):
                 if gradient is not None:
                     before = total[i]
                     total[i] = gradient if before is None else before + gradient
-        self._average([gradient for gradient in total if gradient is not None])
+        self._add_up([gradient for gradient in total if gradient is not None], moving)
         return total
 
     def backward(
-        self, loss: LossFunction, inputs: Sequence[nn.Parameter] | None = None, *, reduction: str = "mean"
+        self,
+        loss: LossFunction,
+        inputs: Sequence[nn.Parameter] | None = None,
+        *,
+        reduction: str = "mean",
+        keeps_statistics: bool = False,
     ) -> None:
         """Set `.grad` of `inputs` (default: of all optimized parameters) to the gradient of the global loss.
 
@@ -118,9 +128,10 @@ class Step:
         chosen = self.parameters() if inputs is None else list(inputs)
         for parameter in chosen:
             parameter.grad = None
-        for value in self._weighted(loss, reduction):
+        moving = self._moving_statistics(keeps_statistics)
+        for value in self._weighted(loss, reduction, moving):
             torch.autograd.backward(value, inputs=chosen)
-        self._average([parameter.grad for parameter in chosen if parameter.grad is not None])
+        self._add_up([parameter.grad for parameter in chosen if parameter.grad is not None], moving)
 
     def update(self, *names: str) -> None:
         """Clip, set the schedule's values and take a step of the named optimizers (default: of all)."""
@@ -141,12 +152,14 @@ class Step:
         """Add scalars to the epoch's means; tensors stay on the device until the epoch ends."""
         self._logs.add(values, 1.0)
 
-    def _weighted(self, loss: LossFunction, reduction: str) -> Iterator[Tensor]:
+    def _weighted(self, loss: LossFunction, reduction: str, moving: "_MovingStatistics") -> Iterator[Tensor]:
         first = self._passes == 0
         self._passes += 1
         for batch in self.micro_batches:
+            moving.start()
             with self.world.autocast():
                 parts = loss(batch)
+            moving.take(len(batch) / self._global_size)
             weight = {
                 "mean": len(batch) / self._global_size,
                 "sum": 1.0,
@@ -157,13 +170,41 @@ class Step:
             value = parts["loss"]
             yield value if weight == 1.0 else value * weight
 
-    def _average(self, gradients: Sequence[Tensor]) -> None:
-        if self.world.size == 1:
+    def _moving_statistics(self, kept: bool) -> "_MovingStatistics":
+        alone = self.world.size == len(self.micro_batches) == 1
+        return _MovingStatistics(() if kept or alone else self._buffers)
+
+    def _add_up(self, gradients: Sequence[Tensor], moving: "_MovingStatistics") -> None:
+        moving.finish()
+        self.world.sum_([*gradients, *moving.statistics])
+
+
+class _MovingStatistics:
+    """The running statistics of one pass over this rank's micro-batches; `finish` leaves its part of the mean."""
+
+    def __init__(self, buffers: Sequence[Tensor]) -> None:
+        self._buffers = list(buffers)
+        self._before: list[Tensor] = []
+        # Counters go back too, and so count the pass and not its micro-batches.
+        self.statistics = [buffer for buffer in self._buffers if buffer.is_floating_point()]
+        self._means = [torch.zeros_like(value) for value in self.statistics]
+
+    def start(self) -> None:
+        """To be called before each micro-batch."""
+        if not self._before:
+            self._before = [buffer.clone() for buffer in self._buffers]
             return
-        # Running statistics differ between ranks after a forward pass; their mean keeps all ranks identical.
-        for buffer in self._buffers:
-            buffer.div_(self.world.size)
-        self.world.sum_([*gradients, *self._buffers])
+        for buffer, before in zip(self._buffers, self._before, strict=True):
+            buffer.copy_(before)
+
+    def take(self, share: float) -> None:
+        """Count what a micro-batch with this share of the step's samples arrived at."""
+        for mean, value in zip(self._means, self.statistics, strict=True):
+            mean.add_(value, alpha=share)
+
+    def finish(self) -> None:
+        for value, mean in zip(self.statistics, self._means, strict=True):
+            value.copy_(mean)
 
 
 class LogSums:

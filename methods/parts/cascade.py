@@ -93,6 +93,12 @@ class Cascade:
         self._stores = stores
         return np.array([self.size] + [0] * (len(self.levels) - 1))
 
+    def forget(self) -> None:
+        """Empty the caches of all later levels, as if no query had been asked yet."""
+        first = self.levels[0].image_encoder
+        for encoder in self._stores.keys() - {first}:
+            self._stores[encoder] = _Store(self.size, self.device)
+
     def cached(self, level: int) -> np.ndarray:
         """Which images `level` holds, bool (size,)."""
         return self._store(level).known()

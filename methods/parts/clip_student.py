@@ -51,6 +51,17 @@ class ClipStudent(nn.Module):
         return self
 
 
+class ImageFeatures(nn.Module):
+    """What a student's head gets, as a network of its own."""
+
+    def __init__(self, student: ClipStudent) -> None:
+        super().__init__()
+        self.backbone, self.pool = student.backbone, student.pool
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.pool(self.backbone(images))
+
+
 def clip_student(
     architecture: str,
     *,

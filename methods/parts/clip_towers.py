@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from subnetbench.harness.data import digest_of
 from subnetbench.harness.errors import DataError, UserError
+from subnetbench.harness.feature_cache import weights_digest
 from subnetbench.methods.parts.encoders import (
     CLIP_MEAN,
     CLIP_STD,
@@ -18,7 +19,6 @@ from subnetbench.methods.parts.encoders import (
     ClipPreprocessing,
     ImageEncoder,
     TextEncoder,
-    weights_digest,
 )
 from subnetbench.methods.parts.vit_conversion import image_features, plain_vit
 

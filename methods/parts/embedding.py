@@ -13,8 +13,26 @@ from subnetbench.harness.context import Context
 from subnetbench.harness.data import Preprocessing
 from subnetbench.harness.method import Optimization, Stage, TrainableMethod, Variant
 from subnetbench.methods.parts.embedding_network import EmbeddingNetwork, embedding_network
+from subnetbench.methods.parts.feature_maps import pretrained_pixel_statistics
 from subnetbench.methods.parts.schedules import make_schedule
 from subnetbench.methods.parts.views import CROPS_AND_FLIPS, ViewOptions, coupled_views, draw_views
+
+Pool = Annotated[
+    Literal["gem", "gemmp", "mac", "spoc", "max_avg", "no_pool"],
+    Field(description="global pooling; max_avg: maximum and mean, twice as long"),
+]
+Augment = Annotated[
+    Literal["none", "crop", "crop_colour", "square"],
+    Field(
+        description="crop: random resized crops and flips; crop_colour: and jittered colours; square: a random square "
+        "as large as the image's shorter side, and flips"
+    ),
+]
+OptimizerName = Annotated[Literal["adamw", "adam", "sgd"], Field(description="optimizer")]
+Schedule = Annotated[
+    Literal["constant", "cosine", "onecycle", "cyclic", "exponential"],
+    Field(description="course of the learning rate over a stage"),
+]
 
 
 class EmbeddingConfig(MethodConfig):
@@ -29,23 +47,18 @@ class EmbeddingConfig(MethodConfig):
     image_size: Annotated[
         int | None, Field(ge=8, description="side in pixels [default: the data set's]"), operating_point
     ] = None
-    pool: Annotated[Literal["gem", "gemmp", "mac", "spoc", "no_pool"], Field(description="global pooling")] = "gem"
+    pool: Pool = "gem"
     dim: Annotated[int | None, Field(ge=2, description="embedding size after the whitening layer; null: none")] = 128
     freeze_batch_statistics: Annotated[
         bool, Field(description="keep the running statistics of batch norm (for pretrained backbones)")
     ] = False
-    augment: Annotated[
-        Literal["none", "crop", "crop_colour"],
-        Field(description="random resized crops and flips; crop_colour: and jittered colours"),
-    ] = "crop"
+    augment: Augment = "crop"
     crop_area: Annotated[float, Field(gt=0, le=1, description="smallest share of the image in a random crop")] = 0.08
     flip: Annotated[float, Field(ge=0, le=1, description="chance of a horizontal flip")] = 0.5
-    optimizer: Annotated[Literal["adamw", "adam", "sgd"], Field(description="optimizer")] = "adamw"
+    optimizer: OptimizerName = "adamw"
     lr: Annotated[float, Field(gt=0, description="peak learning rate"), LogUniform(1e-5, 1e-2)] = 1e-3
     weight_decay: Annotated[float, Field(ge=0, description="weight decay"), LogUniform(1e-7, 1e-2)] = 1e-4
-    schedule: Annotated[
-        Literal["constant", "cosine", "onecycle"], Field(description="course of the learning rate over a stage")
-    ] = "onecycle"
+    schedule: Schedule = "onecycle"
 
 
 ConfigT = TypeVar("ConfigT", bound=EmbeddingConfig)
@@ -70,8 +83,9 @@ class EmbeddingMethod(TrainableMethod[ConfigT]):
         return nn.ModuleDict({"network": network})
 
     def preprocessing(self, context: Context) -> Preprocessing:
-        data = context.data
-        return Preprocessing(size=self.config.image_size or data.image_size or 224, mean=data.mean, std=data.std)
+        config, data = self.config, context.data
+        mean, std = pretrained_pixel_statistics(config.network) if config.pretrained else (data.mean, data.std)
+        return Preprocessing(size=config.image_size or data.image_size or 224, mean=mean, std=std)
 
     def augment(self, indices: np.ndarray, stage: Stage, epoch: int, context: Context) -> Tensor:
         preprocessing, images = self.preprocessing(context), context.data.train.images
@@ -88,7 +102,8 @@ class EmbeddingMethod(TrainableMethod[ConfigT]):
         if config.augment == "none":
             return None
         chosen = ViewOptions(mixup_alpha=0) if config.augment == "crop_colour" else CROPS_AND_FLIPS
-        return replace(chosen, area=(config.crop_area, 1.0), flip=config.flip)
+        square = 1.0 if config.augment == "square" else None
+        return replace(chosen, area=(config.crop_area, 1.0), square=square, flip=config.flip)
 
     def optimizers(self, modules: nn.ModuleDict, stage: Stage, context: Context) -> dict[str, Optimization]:
         config = self.config
@@ -102,10 +117,13 @@ class EmbeddingMethod(TrainableMethod[ConfigT]):
         return [Variant("dense", lambda: network.eval(), self.preprocessing(context), space=space, capacity=1.0)]
 
 
-def make_optimizer(name: str, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-    """One of the field's three optimizers over parameter groups with their own rates and decays."""
+def make_optimizer(name: str, groups: list[dict[str, Any]], momentum: float = 0.9) -> torch.optim.Optimizer:
+    """One of the field's three optimizers over parameter groups with their own rates and decays.
+
+    `momentum` is SGD's.
+    """
     if name == "sgd":
-        return torch.optim.SGD(groups, momentum=0.9)
+        return torch.optim.SGD(groups, momentum=momentum)
     return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name](groups)
 
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from subnetbench.methods.parts.batch_norm import freeze_batch_norms
-from subnetbench.methods.parts.feature_maps import feature_map_backbone
-from subnetbench.methods.parts.pooling import l2_normalise, make_pool
+from subnetbench.methods.parts.pooling import l2_normalise
+from subnetbench.methods.parts.retrieval_networks import retrieval_backbone, retrieval_pool
 
 ROLES = ("backbone", "pool", "whitening")
 
@@ -79,6 +79,17 @@ class EmbeddingNetwork(nn.Module):
         ]
 
 
+class Descriptors(nn.Module):
+    """The part of an embedding network in front of its whitening layer."""
+
+    def __init__(self, network: EmbeddingNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network.descriptors(images)
+
+
 def embedding_network(
     architecture: str,
     *,
@@ -89,11 +100,11 @@ def embedding_network(
     pretrained: bool = False,
     freeze_batch_statistics: bool = False,
 ) -> EmbeddingNetwork:
-    """A network around the backbone called `architecture` (see `feature_maps`), for square images of one size.
+    """A network around the backbone called `architecture` (see `retrieval_backbone`), for square images of one size.
 
     Raises `UserError` for an unknown architecture or pooling, `DataError` when pretrained weights cannot be had.
     """
-    backbone = feature_map_backbone(architecture, image_size=image_size, channels=channels, pretrained=pretrained)
-    pooling = make_pool(pool, backbone.map_shape[0])
+    backbone = retrieval_backbone(architecture, image_size=image_size, channels=channels, pretrained=pretrained)
+    pooling, _ = retrieval_pool(pool, backbone.map_shape[0])
     features = pooling(torch.zeros(1, *backbone.map_shape)).shape[1]
     return EmbeddingNetwork(backbone.module, pooling, features, dim, freeze_batch_statistics=freeze_batch_statistics)

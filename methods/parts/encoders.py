@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from subnetbench.harness.data import Images, Preprocessing, digest_of
 from subnetbench.harness.errors import UserError
+from subnetbench.harness.feature_cache import weights_digest
 from subnetbench.methods.parts.cascade import Level
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -51,17 +52,6 @@ class ClipPreprocessing(Preprocessing):
         left, top = ((length - self.size) // 2 for length in picture.size)
         picture = picture.crop((left, top, left + self.size, top + self.size))
         return torch.from_numpy(np.array(picture)).permute(2, 0, 1).to(images.device)
-
-
-def weights_digest(module: nn.Module, prefixes: Sequence[str] = ("",)) -> str:
-    """Digest of the parameters and buffers whose names begin with one of `prefixes`, with names and dtypes."""
-    state = {name: value for name, value in module.state_dict().items() if name.startswith(tuple(prefixes))}
-    # bytes, since NumPy has no bfloat16
-    return digest_of(*(part for name in sorted(state) for part in (name, str(state[name].dtype), _bytes(state[name]))))
-
-
-def _bytes(tensor: Tensor) -> Tensor:
-    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
 
 
 class ImageEncoder:
@@ -145,6 +135,9 @@ class TextEncoder:
         """Float32 embeddings (n, d), not normalised, of the texts put into the prompt."""
         ids = [cut_to_context(ids, self.context) for ids in self.tokenise(self.prompts(texts))]
         return self.tower(pad(ids, self.pad_token, self.context if self.pad_fully else None).to(self.device)).float()
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        return self.embed(texts)
 
     def prompts(self, texts: Sequence[str]) -> list[str]:
         return [fill_prompt(self.template, text) for text in texts]

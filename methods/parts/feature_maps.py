@@ -9,12 +9,14 @@ import re
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from subnetbench.harness.errors import DataError, UserError, nearest
+from subnetbench.methods.parts.packaged_weights import load_packaged_weights, packaged_weights_file
 from subnetbench.methods.parts.small_networks import CifarResNet
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -151,8 +153,26 @@ def _timm_backbone(
     default = timm.get_pretrained_cfg(name)
     if default is not None and default.fixed_input_size:
         options["img_size"] = image_size
-    model = timm.create_model(name, pretrained=pretrained, **options)
+    packaged = packaged_weights_file(name) if pretrained and channels == 3 else None
+    if packaged is not None:
+        model = timm.create_model(name)
+        load_packaged_weights(model, packaged)
+        model.reset_classifier(0, "")
+    else:
+        model = timm.create_model(name, pretrained=pretrained, **options)
     return _TimmFeatures(model), tuple(model.pretrained_cfg["mean"]), tuple(model.pretrained_cfg["std"])
+
+
+@cache
+def pretrained_pixel_statistics(architecture: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of pixels in [0, 1] that a backbone's published weights were trained with."""
+    if architecture in _torchvision_names():
+        inception = architecture in ("googlenet", "inception_v3")
+        return ((0.5,) * 3, (0.5,) * 3) if inception else (IMAGENET_MEAN, IMAGENET_STD)
+    import timm
+
+    published = timm.get_pretrained_cfg(architecture.removeprefix("timm/"))
+    return (IMAGENET_MEAN, IMAGENET_STD) if published is None else (tuple(published.mean), tuple(published.std))
 
 
 class _TimmFeatures(nn.Module):

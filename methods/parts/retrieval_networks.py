@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from subnetbench.harness.errors import UserError, unknown
+from subnetbench.methods.parts.batch_norm import freeze_batch_norms
 from subnetbench.methods.parts.feature_maps import Backbone, feature_map_backbone
 from subnetbench.methods.parts.pooling import make_pool
 
@@ -95,13 +96,15 @@ RETRIEVAL_RESNETS: dict[str, Callable[[], ResNet]] = {
 }
 
 
-def retrieval_backbone(name: str, *, image_size: int, pretrained: bool = False) -> Backbone:
+def retrieval_backbone(name: str, *, image_size: int, channels: int = 3, pretrained: bool = False) -> Backbone:
     """The backbone called `name`: one of `RETRIEVAL_RESNETS`, else what `feature_map_backbone` knows.
 
     `hgsl_resnet50` is the only paper's ResNet with published weights, torchvision's first ones. Raises `UserError`.
     """
     if name not in RETRIEVAL_RESNETS:
-        return feature_map_backbone(name, image_size=image_size, pretrained=pretrained)
+        return feature_map_backbone(name, image_size=image_size, channels=channels, pretrained=pretrained)
+    if channels != 3:
+        raise UserError("takes images of 3 channels", field="network", value=name)
     if pretrained and name != "hgsl_resnet50":
         raise UserError("was trained from random weights", field="pretrained", value=name, allowed="false")
     network = RETRIEVAL_RESNETS[name]()
@@ -161,7 +164,8 @@ class ClassifiedEmbedding(nn.Module):
 
     Embeddings are not normalised; retrieval compares them by cosine. With `dim=None` there is no projector and
     the pooled features are the embedding. The classifier is for training only; `embed` does without it.
-    `prior_bias` starts the biases of projector and classifier at -ln 99 instead of PyTorch's uniform ones.
+    `prior_bias` starts the biases of projector and classifier at -ln 99 instead of PyTorch's uniform ones. With
+    `freeze_batch_statistics` batch norms keep their running statistics in training and use them.
     """
 
     def __init__(
@@ -174,12 +178,14 @@ class ClassifiedEmbedding(nn.Module):
         hidden_layers: int = 0,
         pooling: str = "spoc",
         prior_bias: bool = False,
+        freeze_batch_statistics: bool = False,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.pool, features = retrieval_pool(pooling, channels)
         self.projector = nn.Identity() if dim is None else Projector(features, dim, hidden_layers=hidden_layers)
         self.dim = features if dim is None else dim
+        self.freeze_batch_statistics = freeze_batch_statistics
         self.classifier = nn.Linear(self.dim, classes)
         for linear in self._last_layers():
             nn.init.kaiming_normal_(linear.weight, mode="fan_out")
@@ -193,13 +199,19 @@ class ClassifiedEmbedding(nn.Module):
         embeddings = self.embed(images)
         return embeddings, self.classifier(embeddings)
 
+    def train(self, mode: bool = True) -> "ClassifiedEmbedding":
+        super().train(mode)
+        if self.freeze_batch_statistics:
+            freeze_batch_norms(self)
+        return self
+
     def undecayed(self) -> list[nn.Parameter]:
         """The biases that the published recipe gives no weight decay: the last ones of projector and classifier."""
         return [linear.bias for linear in self._last_layers()]
 
     def _last_layers(self) -> list[nn.Linear]:
-        projected = [self.projector.linear] if isinstance(self.projector, Projector) else []
-        return [*projected, self.classifier]
+        layers = [getattr(self.projector, "linear", None), self.classifier]
+        return [layer for layer in layers if isinstance(layer, nn.Linear)]
 
 
 class _BasicBlock(nn.Module):

@@ -25,7 +25,8 @@ _ATTEMPTS = 10
 class ViewOptions:
     """How views are drawn; the defaults are those of the published `ts_aug` mode.
 
-    `area` and `aspect` bound the crop's share of the image and its width over height. `brightness`, `contrast` and
+    `area` and `aspect` bound the crop's share of the image and its width over height; with `square` the crop is a
+    square instead, whose side is this share of the image's shorter side. `brightness`, `contrast` and
     `saturation` are the largest relative changes, `hue` the largest turn (of 1). `mixup_alpha` is the parameter of
     the Beta distribution of the own image's weight, 0 for no mixup. Partners are drawn from the whole `split`, or
     from the `batch`, which saves decoding files but makes views depend on the batch.
@@ -33,6 +34,7 @@ class ViewOptions:
 
     area: tuple[float, float] = (0.08, 1.0)
     aspect: tuple[float, float] = (3 / 4, 4 / 3)
+    square: float | None = None
     flip: float = 0.5
     brightness: float = 0.4
     contrast: float = 0.4
@@ -167,6 +169,10 @@ def _crop_boxes(crop: np.ndarray, options: ViewOptions, heights: np.ndarray, wid
     an allowed aspect. `crop` holds uniforms in [0, 1): ten areas, ten aspects, top and left.
     """
     areas, aspects, places = np.split(crop, [_ATTEMPTS, 2 * _ATTEMPTS], axis=1)
+    if options.square is not None:
+        side = np.maximum(np.rint(options.square * np.minimum(heights, widths)), 1)
+        tops, lefts = np.floor(places.T * (np.stack([heights, widths]) - side + 1))
+        return np.stack([tops, lefts, side, side], 1).astype(np.int64)
     low, high = options.area
     target = (low + (high - low) * areas) * (heights * widths)[:, None]
     low, high = np.log(options.aspect)

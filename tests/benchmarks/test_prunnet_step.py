@@ -8,8 +8,11 @@ round, by wall clock or by CPU time of the process (where other load takes the p
 import copy
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from statistics import median
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -17,20 +20,50 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.profiler import ProfilerActivity, profile
 
-from subnetbench.methods.parts.batch_norm import running_momentum, running_statistics_kept
+from subnetbench.harness.method import Progress, Stage
+from subnetbench.harness.registry import get_method
+from subnetbench.harness.training.step import Batch, LogSums, Step
+from subnetbench.harness.world import World
 from subnetbench.methods.parts.capacities import ScoreMaps, prunable_parameters
-from subnetbench.methods.parts.capacity_gradients import Subnetworks
-from subnetbench.methods.parts.gradient_integration import draw_orders
 from subnetbench.methods.parts.norm_clipping import clip_in_place
 from subnetbench.methods.parts.order_statistics import removal_rank
 from subnetbench.methods.parts.retrieval_networks import ClassifiedEmbedding, prunnet_resnet, switchnet_resnet
 from subnetbench.methods.parts.slimmable import SlimmableNetwork
-from subnetbench.methods.parts.width_gradients import WidthSlices, filter_by_filter, integrate_widths
 
 SPARSITIES = (0.2, 0.4, 0.6, 0.8)
 WIDTHS = (1.0, 0.8944, 0.7746, 0.6325, 0.4472)
 CLASSES = 1000
 ROUNDS = 7
+
+
+class OneProcess(World):
+    """Enough of a world for a step."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.size, self.rank, self.device = 1, 0, device
+
+    def autocast(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
+class GradientsOnly(Step):
+    """A step of given images that leaves the parameters alone: what a plain pass is compared with has no update."""
+
+    def __init__(self, optimizations: Any, images: Tensor, labels: Tensor) -> None:
+        super().__init__(
+            micro_batches=[Batch(np.arange(len(labels)), images, labels)],
+            global_size=len(labels),
+            progress=Progress(0, 1, 0, 30, 1),
+            optimizations=optimizations,
+            world=OneProcess(images.device),
+            seed=0,
+            stage="train",
+            buffers=[],
+            logs=LogSums(images.device),
+        )
+
+    def update(self, *names: str) -> None:
+        pass
 
 
 class PrunNetProblem:
@@ -43,10 +76,16 @@ class PrunNetProblem:
         self.others = {name: p for name, p in network.named_parameters() if name not in self.weights}
         self.scores = ScoreMaps(self.weights)
         self.scores.initialise_uniform()
-        self.subnetworks = Subnetworks(self.weights, self.scores.as_dict(), SPARSITIES)
         self.images = torch.randn(16, 3, 64, 64, device=self.device)
         self.labels = torch.randint(0, CLASSES, (16,), device=self.device)
-        self.generator = torch.Generator(self.device).manual_seed(0)
+        cls = get_method("prunnet")
+        self.method = cls(cls.Config.parse({"preset": "paper", "capacities": [1 - s for s in SPARSITIES]}))
+        self.modules = nn.ModuleDict({"network": network, "scores": nn.ModuleList([self.scores])})
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop the room that earlier steps have made."""
+        self.optimizations = self.method.optimizers(self.modules, Stage("train", 30), None)
 
     def loss(self, network: nn.Module, parameters: dict[str, Tensor] | None = None) -> Tensor:
         return F.cross_entropy(functional_call(network, parameters or {}, self.images)[1], self.labels)
@@ -59,26 +98,8 @@ class PrunNetProblem:
             self.plain_pass()
 
     def step(self) -> None:
-        """Sets the gradients of all parameters and scores."""
-        subnetworks, names = self.subnetworks, list(self.weights)
-        subnetworks.select()
-        with running_momentum(self.network, 1 - 0.9**2):
-            loss = self.loss(self.network)
-        raw = torch.autograd.grad(loss, [*self.weights.values(), *self.others.values()])
-        gradients = [subnetworks.keep_dense(dict(zip(names, raw, strict=False)))]
-        for parameter, gradient in zip(self.others.values(), raw[len(names) :], strict=True):
-            parameter.grad = gradient
-        for i in range(len(subnetworks)):
-            leaves = subnetworks.leaves(i)
-            others = {name: p.detach().requires_grad_() for name, p in self.others.items()}
-            with running_statistics_kept(self.network):
-                loss = self.loss(self.network, {**leaves, **others})
-            raw = torch.autograd.grad(loss, [*leaves.values(), *others.values()])
-            gradients.append(subnetworks.finish(i, dict(zip(leaves, raw, strict=False)), raw[len(leaves) :])[0])
-            del raw, loss
-        of_weights, (of_scores,) = subnetworks.combine(gradients, subnetworks.draw_orders(self.generator))
-        for name, score in self.scores.as_dict().items():
-            self.weights[name].grad, score.grad = of_weights[name], of_scores[name]
+        """Sets the gradients of all parameters and scores, by the registered method."""
+        self.method.training_step(self.modules, GradientsOnly(self.optimizations, self.images, self.labels))
 
     def deep_copy_step(self) -> None:
         """The same with a copy of everything a subnetwork, masks inside autograd, and loops over pairs of gradients."""
@@ -199,8 +220,8 @@ def test_choosing_masks(benchmark):
             for sparsity in SPARSITIES:
                 magnitude.kthvalue(removal_rank(sparsity, score.numel()))
 
-    ratios = median_ratio(problem.subnetworks.select, search)
-    benchmark.pedantic(problem.subnetworks.select)
+    ratios = median_ratio(problem.method.subnetworks.select, search)
+    benchmark.pedantic(problem.method.subnetworks.select)
     benchmark.extra_info.update(ratios)
     assert min(ratios.values()) <= 0.5
 
@@ -217,8 +238,7 @@ def test_prunnet_memory(benchmark):
     def step() -> None:
         for parameter in [*problem.network.parameters(), *problem.scores.parameters()]:
             parameter.grad = None
-        # without the room that an earlier step has made
-        problem.subnetworks = Subnetworks(problem.weights, problem.scores.as_dict(), SPARSITIES)
+        problem.forget()
         problem.step()
 
     peak = benchmark.pedantic(lambda: peak_bytes(step))
@@ -240,25 +260,17 @@ def test_switchnet_step_against_its_widths(benchmark):
     ).train()
     images, labels = torch.randn(16, 3, 64, 64), torch.randint(0, CLASSES, (16,))
     plain = [network.plain(i) for i in range(len(WIDTHS))]
-    named, slices = dict(network.named_parameters()), WidthSlices(network)
-    by_row, generator = filter_by_filter(slices.weights), torch.Generator().manual_seed(0)
+    cls = get_method("switchnet")
+    method = cls(cls.Config.parse({"preset": "paper", "widths": list(WIDTHS)}))
+    modules = nn.ModuleDict({"network": network}).train()
+    optimizations = method.optimizers(modules, Stage("train", 30), None)
 
     def passes() -> None:
         for module in plain:
             torch.autograd.grad(F.cross_entropy(module(images)[1], labels), list(module.parameters()))
 
     def step() -> None:
-        gradients = []
-        for i in range(len(WIDTHS)):
-            others = {name: p.detach().requires_grad_() for name, p in named.items() if name not in slices.weights}
-            leaves = {**slices.leaves(i), **others}
-            loss = F.cross_entropy(functional_call(network, leaves, images, {"width": i})[1], labels)
-            found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
-            raw = dict(zip(leaves, found, strict=True))
-            gradients.append(slices.finish(i, raw, clip_norm=100.0 if i else None)[0])
-        orders = draw_orders(len(WIDTHS), by_row, generator)
-        for name, gradient in integrate_widths(gradients, slices.weights, orders).items():
-            named[name].grad = gradient
+        method.training_step(modules, GradientsOnly(optimizations, images, labels))
 
     ratios = median_ratio(step, passes)
     benchmark.pedantic(step)

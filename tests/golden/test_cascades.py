@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from subnetbench.datasets.parts.captions import parse_coco, parse_flickr, published_pairs
 from subnetbench.harness.data import TensorImages
 from subnetbench.harness.evaluation.relevance import Relevance
 from subnetbench.harness.evaluation.retrieval import metrics_of_order
 from subnetbench.methods.parts import cascade_cost
-from subnetbench.methods.parts.captions import parse_coco, parse_flickr, published_pairs
 from subnetbench.methods.parts.cascade import Cascade, Level
 from subnetbench.methods.parts.clip_student import (
     ClipStudent,

@@ -1,18 +1,35 @@
 """Parity of HGSL's parts with the figures of the published implementation."""
 
 from collections import OrderedDict
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from subnetbench.harness.method import Progress, Stage
+from subnetbench.harness.training.step import Batch, LogSums, Step
+from subnetbench.methods.hgsl import Hgsl
+from subnetbench.methods.parts.embedding_network import EmbeddingNetwork
 from subnetbench.methods.parts.hgsl_loss import HardGlobalSoftmin, decorrelation, hard_softmin, unit_embedding
 from subnetbench.methods.parts.norm_clipping import clip_in_place, total_norm
 from subnetbench.methods.parts.retrieval_networks import MaxAveragePool, hgsl_resnet50
 
 RUNS = [("f32", torch.float32, 1e-5), ("f64", torch.float64, 1e-10)]
 PRECISIONS = pytest.mark.parametrize(("run", "dtype", "tolerance"), RUNS, ids=["f32", "f64"])
+
+
+class OneProcess:
+    """Enough of a world for a step."""
+
+    size, rank, device = 1, 0, torch.device("cpu")
+
+    def autocast(self):
+        return nullcontext()
+
+    def sum_(self, tensors):
+        pass
 
 
 def assert_close(actual: Tensor, expected: np.ndarray, tolerance: float, what: str = "") -> None:
@@ -166,6 +183,61 @@ def test_training_steps(case):
             assert_close(tensors()[own_name(name)].reshape(expected.shape), expected, 1e-5, name)
     network.eval()
     assert_close(embed(torch.from_numpy(case["x"][0])), case["eval_embedding_x0"], 1e-5)
+
+
+@pytest.mark.golden("hgsl", "steps")
+def test_training_steps_of_the_method(case):
+    """The same steps, taken by the registered method under `preset: paper`: its groups, its clip, its loss."""
+    channels, rates = int(case["C"]), dict(zip(case["group_names"].tolist(), case["group_lr"].tolist(), strict=True))
+    decays = set(case["group_wd"].tolist())
+    method = Hgsl(
+        Hgsl.Config(
+            preset="paper",
+            lr=rates["fc.weight_v"],
+            alpha_lr=rates["alpha"],
+            weight_decay=decays.pop(),
+            clip_norm=float(case["clip"]),
+            k=int(case["k"]),
+        )
+    )
+    assert not decays, "one decay for everything"
+    layers = OrderedDict(c=nn.Conv2d(3, channels, 3, padding=1), b=nn.BatchNorm2d(channels), r=nn.ReLU())
+    loss = HardGlobalSoftmin(
+        int(case["K"]), 2 * channels, k=method.config.k, centres="ratio", decorrelation_weight=float(case["Lambda"])
+    )
+    network = EmbeddingNetwork(nn.Sequential(layers), MaxAveragePool(), 2 * channels)
+    modules = nn.ModuleDict({"network": network, "loss": loss})
+
+    def tensors() -> dict[str, Tensor]:
+        return {
+            name.replace("network.backbone.", "features."): tensor
+            for name, tensor in modules.state_dict(keep_vars=True).items()
+        }
+
+    with torch.no_grad():
+        for name, value in case.under("init/").items():
+            target = tensors()[own_name(name)]
+            target.copy_(torch.from_numpy(value).reshape(target.shape))
+    optimizers = method.optimizers(modules, Stage("train", 1), None)
+    modules.train()
+    for number, (images, labels) in enumerate(zip(case["x"], case["y"], strict=True)):
+        batch = Batch(np.arange(len(labels)), torch.from_numpy(images), torch.from_numpy(labels))
+        logs = LogSums(torch.device("cpu"))
+        step = Step(
+            micro_batches=[batch],
+            global_size=len(batch),
+            progress=Progress(number, 3, 0, 1, 3),
+            optimizations=optimizers,
+            world=OneProcess(),
+            seed=0,
+            stage="train",
+            buffers=[],
+            logs=logs,
+        )
+        method.training_step(modules, step)
+        assert logs.means(OneProcess())["loss"] == pytest.approx(float(case["loss"][number]), rel=1e-5)
+        for name, expected in case.under(f"step{number + 1}/").items():
+            assert_close(tensors()[own_name(name)].reshape(expected.shape), expected, 1e-5, name)
 
 
 @pytest.mark.golden("hgsl", "backbone")

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -10,7 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from subnetbench.harness.method import Progress
+from subnetbench.harness.method import Progress, Stage
+from subnetbench.harness.registry import get_method
+from subnetbench.harness.training.step import Batch, LogSums, Step
+from subnetbench.harness.world import World
 from subnetbench.methods.parts.batch_norm import (
     load_running_statistics,
     recalibrate,
@@ -237,6 +241,79 @@ def test_training_steps(case):
             assert_close(net.parameter(name), expected, 1e-3, name)
 
 
+class OneProcess(World):
+    """Enough of a world for a step."""
+
+    def __init__(self) -> None:
+        self.size, self.rank, self.device = 1, 0, torch.device("cpu")
+
+    def autocast(self):
+        return nullcontext()
+
+
+class RecordedStep(Step):
+    """A step of given images that keeps what the method hands to the optimizer."""
+
+    def __init__(self, optimizations, images: np.ndarray, labels: np.ndarray) -> None:
+        batch = Batch(np.arange(len(labels)), torch.from_numpy(images), torch.from_numpy(labels))
+        self.sums = LogSums(torch.device("cpu"))
+        super().__init__(
+            micro_batches=[batch],
+            global_size=len(batch),
+            progress=Progress(0, 1, 0, 30, 1),
+            optimizations=optimizations,
+            world=OneProcess(),
+            seed=0,
+            stage="train",
+            buffers=[],
+            logs=self.sums,
+        )
+
+    def update(self, *names: str) -> None:
+        self.gradients_before = {id(p): p.grad.clone() for p in self.parameters() if p.grad is not None}
+        super().update(*names)
+
+    @property
+    def logged(self) -> dict[str, float]:
+        return self.sums.means(self.world)
+
+
+@pytest.mark.golden("prunnet_switchnet", "prunnet_step")
+def test_steps_of_the_registered_method(case, monkeypatch):
+    net = PrunNet(case)
+    lr, momentum, decay = case["lr_momentum_wd"].tolist()
+    cls = get_method("prunnet")
+    capacities = [round(1 - float(sparsity), 12) for sparsity in case["sparsities"]]
+    options = {"lr": lr, "momentum": momentum, "weight_decay": decay, "exponent": float(case["exp"])}
+    method = cls(cls.Config.parse({"preset": "paper", "capacities": capacities, **options}))
+    modules = nn.ModuleDict({"network": net.network, "scores": nn.ModuleList([net.scores])}).train()
+    optimizations = method.optimizers(modules, Stage("train", 30), None)
+    by_tensor = {name: i for i, name in enumerate(case["integrated_param_order"].tolist())}
+    steps = 1 + max(int(name.split(".")[0][4:]) for name in case if name.startswith("step"))
+    for t in range(steps):
+        given = case.under(f"step{t}.")
+        orders = torch.from_numpy(given["perms"])[[by_tensor[name] for name in map(published_name, turns(net))]]
+        if orders.dim() == 2:
+            orders = orders.unsqueeze(1).expand(-1, orders.shape[1], -1)
+        monkeypatch.setattr(method, "projection_orders", lambda step, orders=orders: orders)
+        determined = determined_filters(net.subnetworks(case["sparsities"]))
+        step = RecordedStep(optimizations, given["images"], given["labels"])
+        method.training_step(modules, step)
+        names = [f"capacity_{capacity:g}" for capacity in capacities]
+        losses = [*(step.logged[f"loss_{name}"] for name in names), step.logged["loss"]]
+        assert_close(np.array(losses), given["losses_sub_then_dense"], 1e-4)
+        norms = [step.logged[f"gradient_norm_{name}"] for name in names]
+        norms.append(total_norm(list(step.gradients_before.values())).item())
+        assert_close(np.array(norms), given["grad_norms_sub_then_final"], 2e-3)
+        for name, expected in case.under(f"step{t}.grad.").items():
+            if name == "projector.last_layer.bias":
+                continue  # zero but for rounding, since batch norm follows
+            rows = determined.get(net.weight_name(name), slice(None))
+            assert_close(step.gradients_before[id(net.parameter(name))][rows], expected[rows], 1e-4, name)
+        for name, expected in case.under(f"step{t}.after.").items():
+            assert_close(net.parameter(name), expected, 1e-3, name)
+
+
 def determined_filters(subnetworks: Subnetworks) -> dict[str, Tensor]:
     """Which filters of each convolution have a gradient that arithmetic determines, at every capacity.
 
@@ -343,13 +420,15 @@ def test_width_switchable_layers(case):
 class SwitchNet:
     """The tiny SwitchNet of the golden cases: `widths` are shares of the usual channel counts."""
 
-    def __init__(self, case) -> None:
-        self.widths = case["widths"].tolist()
-        self.full = max(range(len(self.widths)), key=lambda i: self.widths[i])
-        usual = {int(count * self.widths[self.full]): count for count in (64, 128, 256, 512)}
-        backbone = ResNet(
-            "basic", (1, 1, 1, 1), width=int(64 * self.widths[self.full]), stem_pool="ceil", last_stride=1
-        )
+    def __init__(self, case, *, widest_first: bool = False) -> None:
+        widths = case["widths"].tolist()
+        full = max(range(len(widths)), key=lambda i: widths[i])
+        rest = [i for i in range(len(widths)) if i != full]
+        self.order = [full, *rest] if widest_first else list(range(len(widths)))
+        self.widths = [widths[i] for i in self.order]
+        self.full = self.order.index(full)
+        usual = {int(count * widths[full]): count for count in (64, 128, 256, 512)}
+        backbone = ResNet("basic", (1, 1, 1, 1), width=int(64 * widths[full]), stem_pool="ceil", last_stride=1)
         network = ClassifiedEmbedding(
             backbone, backbone.channels, int(case["num_classes"]), dim=int(case["embedding_dim"])
         )
@@ -367,10 +446,10 @@ class SwitchNet:
         )
         assert initial.keys() <= self.network.state_dict().keys()
 
-    @staticmethod
-    def own_name(published: str) -> str:
+    def own_name(self, published: str) -> str:
         name = published if published.startswith("proj") else f"backbone.{published}"
-        return f"network.{own_name(name) if published.startswith('proj') else name}"
+        name = f"network.{own_name(name) if published.startswith('proj') else name}"
+        return re.sub(r"\.bn\.(\d+)\.", lambda found: f".bn.{self.order.index(int(found[1]))}.", name)
 
     def gradients(self, images: Tensor, labels: Tensor, width: int):
         """Embeddings, loss, and gradients by name with None where the width has none."""
@@ -414,6 +493,30 @@ def test_switchnet(case):
         net.network.eval()
         for i in order:
             assert_close(net.network(images, width=i)[0], case[f"w{i}.eval_emb"], 1e-4)
+
+
+@pytest.mark.golden("prunnet_switchnet", "switchnet")
+@pytest.mark.parametrize("training", ["compatible", "joint"])
+def test_gradients_of_the_registered_method(case, training, monkeypatch):
+    net = SwitchNet(case, widest_first=True)
+    cls = get_method("switchnet")
+    options = {"preset": "paper", "training": training, "widths": [0.1, 1.0], "exponent": 0.5, "clip_norm": None}
+    method = cls(cls.Config.parse(options))
+    names = [f"width{i}" for i in range(len(net.widths))]
+    monkeypatch.setattr(type(method.config), "named_widths", lambda self: dict.fromkeys(names, 1.0))
+    modules = nn.ModuleDict({"network": net.network}).train()
+    optimizations = method.optimizers(modules, Stage("train", 30), None)
+    perms = {net.own_name(name): torch.from_numpy(case[f"perm.{name}"]) for name in case["integrated_order"].tolist()}
+    n = len(net.widths)
+    orders = torch.stack([perms[name].expand(n, n) for name in shared_weights(net.network)])
+    monkeypatch.setattr(method, "projection_orders", lambda step: orders)
+    step = RecordedStep(optimizations, case["images"], case["labels"])
+    method.training_step(modules, step)
+    named = dict(net.network.named_parameters())
+    prefix, tolerance = ("integrated.", 5e-4) if training == "compatible" else ("joint.", 2e-4)
+    for name, expected in case.under(prefix).items():
+        assert_close(step.gradients_before[id(named[net.own_name(name)])], expected, tolerance, name)
+    assert step.logged["loss"] == pytest.approx(float(case[f"w{net.order[0]}.loss"]), rel=1e-5)
 
 
 @pytest.mark.golden("prunnet_switchnet", "optim")

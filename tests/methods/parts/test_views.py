@@ -195,3 +195,23 @@ def test_a_slice_of_parameters():
     assert parameters[1:2].boxes.tolist() == [[4, 5, 6, 7]]
     assert parameters[1:2].flips.tolist() == [False]
     assert parameters[1:2].orders is None
+
+
+@given(height=st.integers(1, 300), width=st.integers(1, 300), share=st.floats(0.3, 1.0))
+def test_square_crops_are_as_large_as_the_shorter_side_allows(height, width, share):
+    draws = draw(ViewOptions(square=share), [5], views=20)
+    top, left, tall, wide = draws.parameters(np.full(20, height), np.full(20, width)).boxes.T
+    side = max(round(share * min(height, width)), 1)
+    assert (tall == side).all()
+    assert (wide == side).all()
+    assert (top >= 0).all()
+    assert (left >= 0).all()
+    assert (top + side <= height).all()
+    assert (left + side <= width).all()
+
+
+def test_square_crops_reach_every_place():
+    draws = draw(ViewOptions(square=1.0), list(range(200)), views=1)
+    boxes = draws.parameters(np.full(200, 10), np.full(200, 14)).boxes
+    assert set(boxes[:, 0]) == {0}
+    assert set(boxes[:, 1]) == set(range(5))

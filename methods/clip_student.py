@@ -1,0 +1,86 @@
+"""Convolutional student of an image encoder for text search: any backbone with a head into the teacher's space.
+
+The cheap level of a cascade (Hönig, Ackermann and Chi 2023), distilled without texts or labels.
+"""
+
+from typing import Annotated, Any, Literal, cast
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from subnetbench.harness.config import operating_point
+from subnetbench.harness.context import Context
+from subnetbench.harness.data import Preprocessing
+from subnetbench.harness.method import Stage, Variant
+from subnetbench.harness.registry import register_method
+from subnetbench.methods.parts.batch_norm import load_running_statistics, running_statistics
+from subnetbench.methods.parts.clip_student import ClipStudent, ImageFeatures, clip_student
+from subnetbench.methods.parts.text_search import EncoderDistillation, EncoderDistillationConfig, derived
+
+
+@register_method("clip_student")
+class ClipStudentMethod(EncoderDistillation["ClipStudentMethod.Config"]):
+    """A smaller backbone and a linear head give the teacher's image embeddings; texts keep the teacher's encoder.
+
+    As published only the head is trained on a frozen backbone, so both networks run once over the images; or the
+    whole student is trained. `preset: paper` takes the images in their order, and lets batch norm see batches and
+    drift in training although the trained head then meets the original statistics.
+    """
+
+    paper = "Hoenig, Ackermann and Chi, Bi-Encoder Cascades for Efficient Image Search, arXiv 2303.15595"
+    tiny = {"network": "cnn8-8", "image_size": 16}
+
+    class Config(EncoderDistillationConfig):
+        paper_defaults = {
+            **EncoderDistillationConfig.paper_defaults,
+            "network": "mobilenet_v3_small",
+            "pretrained": True,
+            "epochs": 4,
+        }
+
+        network: Annotated[str, Field(description="backbone of the student"), operating_point] = "cnn32-64-128"
+        pretrained: Annotated[bool, Field(description="start from the published weights of the backbone")] = False
+        train_backbone: Annotated[bool, Field(description="train the whole student, not only its head")] = True
+        image_size: Annotated[
+            int | None, Field(ge=8, description="side that the student sees [default: the teacher's]"), operating_point
+        ] = None
+        head_layers: Annotated[int, Field(ge=1, description="linear layers of the head")] = 1
+        hidden: Annotated[int, Field(ge=1, description="width between the layers of the head")] = 512
+
+    def student(self, teacher: nn.Module, context: Context) -> nn.Module:
+        config, size = self.config, self.preprocessing(context).size
+        seen = self.teacher(context).preprocessing.size
+        with torch.no_grad():
+            width = teacher(torch.zeros(1, context.data.channels, seen, seen, device=context.device)).shape[1]
+        mode: Literal["frozen", "trained", "published"] = "trained" if config.train_backbone else "frozen"
+        return clip_student(
+            config.network,
+            embedding=width,
+            layers=config.head_layers,
+            hidden=config.hidden,
+            image_size=size,
+            pretrained=config.pretrained,
+            mode="published" if config.preset == "paper" else mode,
+        )
+
+    def preprocessing(self, context: Context) -> Preprocessing:
+        usual = self.teacher(context).preprocessing
+        return usual if self.config.image_size is None else usual.resized_to(self.config.image_size)
+
+    def head_inputs(self, network: nn.Module) -> nn.Module | None:
+        student = cast(ClipStudent, network)
+        frozen = student.mode == "frozen" and self.config.augment == "none"
+        return ImageFeatures(student) if frozen else None
+
+    def start_stage(self, modules: nn.ModuleDict, stage: Stage, context: Context) -> None:
+        if self.config.preset == "paper":
+            statistics: Any = running_statistics(cast(ClipStudent, modules["network"]).backbone)
+            self.state["statistics"] = statistics
+
+    def finish(self, modules: nn.ModuleDict, context: Context) -> None:
+        if self.config.preset == "paper":
+            load_running_statistics(cast(ClipStudent, modules["network"]).backbone, self.state["statistics"])
+
+    def variants(self, modules: nn.ModuleDict, context: Context) -> list[Variant]:
+        return [derived(self.teacher(context), "student", modules["network"], self.preprocessing(context))]

@@ -1,0 +1,182 @@
+"""Distillation for retrieval: its modes, what it caches, and that the teacher stays as it is."""
+
+import contextlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from subnetbench.harness.errors import UserError
+from subnetbench.harness.feature_cache import weights_digest
+from subnetbench.harness.method import Stage
+from subnetbench.harness.registry import get_method
+from subnetbench.harness.specs import resolve
+from subnetbench.harness.training.monitor import Interrupted
+from subnetbench.methods.parts.distillation_losses import LOSSES
+from subnetbench.methods.parts.distilling import LossName
+
+TINY = {"epochs": 2, "batch_size": 16, "limit_steps": 2, "network": "cnn8-16", "dim": 12, "query_limit": 64, "views": 2}
+STAGE = Stage("train", 2)
+
+
+def scores_of(method, modules, context):
+    return {(s.metric, s.variant, s.gallery_variant): s.value for s in method.evaluate(modules.eval(), context)}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"mode": "ts_aug", "update_every": 2, "batch_size": 8},
+        {"mode": "ts_aug", "view_bank": 4},
+        {"mode": "ts_reg", "whitening_init": "pca"},
+        {"mode": "sym", "update_every": 2, "whitening_init": "supervised"},
+        {"mode": "sym", "mining": "batch", "loss_reduction": "sum"},
+        {"mode": "ts_aug", "preset": "paper", "epochs": 2, "pretrained": False, "batch_size": 4, "update_every": 3,
+         "image_size": 16, "teacher_image_size": 32, "dim": 12, "views": 2, "evaluate_every": 1},
+        {"mode": "sym", "preset": "paper", "epochs": 2, "pretrained": False, "image_size": 16, "dim": 12,
+         "batch_size": 8, "update_every": 1},
+    ],
+    ids=["ts_aug", "bank", "ts_reg", "sym", "sym-batch", "paper", "paper-sym"],
+)  # fmt: skip
+def test_an_interrupted_run_ends_with_the_same_bits(run_of, config):
+    config = {**TINY, **config}
+    with run_of("distillation", config, place="straight") as (_, modules, _context):
+        expected = {name: value.clone() for name, value in modules.state_dict().items()}
+    for _ in range(30):
+        with contextlib.suppress(Interrupted), run_of("distillation", config, stop_after=2) as (_, modules, _context):
+            found = modules.state_dict()
+            assert all(torch.equal(expected[name], found[name]) for name in expected)
+            return
+    raise AssertionError("it does not come to an end")
+
+
+@pytest.mark.parametrize("loss", LossName.__args__)
+def test_every_loss_trains_the_student_and_not_the_teacher(run_of, loss):
+    with run_of("distillation", {**TINY, "loss": loss, "epochs": 1}) as (method, modules, context):
+        artifact = context.inputs["teacher"]
+        before = weights_digest(artifact.variant().build())
+        start = {name: value.clone() for name, value in method.build(context).state_dict().items()}
+        moved = [name for name, value in modules.state_dict().items() if not torch.equal(value, start[name])]
+        assert "network.whitening.weight" in moved
+        assert weights_digest(method._teacher) == before
+        assert all(parameter.grad is None for parameter in method._teacher.parameters())
+        student = method.variants(modules, context)[0]
+        assert student.details["aligning_loss"] == LOSSES[loss].aligning
+
+
+def test_losses_that_need_classifiers_are_the_only_ones_not_offered():
+    assert set(LOSSES) - set(LossName.__args__) == {name for name, loss in LOSSES.items() if loss.inputs == "logits"}
+
+
+def test_a_student_comes_close_to_its_teacher_and_its_queries_find_the_teachers_gallery(run_of):
+    config = {**TINY, "epochs": 6, "limit_steps": None, "query_limit": 10_000, "lr": 0.01, "mode": "ts_reg"}
+    # Whitened features of a random network point everywhere, so a student is close to them only when it has learned.
+    teacher = {"mode": "sym", "network": "cnn8-16", "dim": 12, "whitening_init": "pca", "epochs": 0}
+    found, closeness = [], []
+    for epochs in (0, config["epochs"]):
+        inputs = {"teacher": {"method": "distillation", "config": teacher}}
+        with run_of("distillation", {**config, "epochs": epochs}, inputs=inputs, place=f"{epochs}") as run:
+            method, modules, context = run
+            found.append(scores_of(method, modules, context))
+            student, by_teacher, *_ = method.variants(modules, context)
+            rows = [context.outputs(v.build(), v.preprocessing, context.data.validation) for v in (student, by_teacher)]
+            closeness.append(torch.cosine_similarity(*rows).mean().item())
+    untrained, trained = found
+    asymmetric = ("map_trapezoid", "student", "teacher")
+    assert closeness[1] > closeness[0] + 0.2
+    assert trained[asymmetric] > untrained[asymmetric]
+    assert trained[("macs_executed", "student", "")] < trained[("macs_executed", "teacher", "")]
+    assert ("recall_at_1", "teacher_at_student_size", "teacher") in trained
+    assert ("latency_ms", "student", "") in trained
+    assert ("latency_ms", "teacher", "") in trained
+
+
+@pytest.mark.parametrize("config", [{"mode": "ts_reg"}, {"view_bank": 4}], ids=["ts_reg", "bank"])
+def test_targets_are_computed_once_for_all_runs_of_a_folder(run_of, config):
+    with run_of("distillation", {**TINY, **config}) as (method, _modules, context):
+        method._cached_targets(0, context)
+        calls = []
+        other = type(method)(method.config)
+        other.build(context)
+        other._teacher.register_forward_hook(lambda *_: calls.append(1))
+        expected = method._cached_targets(1, context)
+        assert torch.equal(other._cached_targets(1, context), expected)
+        assert calls == []
+        for file in Path(context.cache).iterdir():
+            file.write_bytes(file.read_bytes()[:100])
+        assert torch.equal(other._cached_targets(1, context), expected)
+        assert calls
+
+
+def test_banked_targets_are_the_teachers_embeddings_of_the_students_views(run_of):
+    with run_of("distillation", {**TINY, "view_bank": 4}) as (method, modules, context):
+        for epoch in (0, 1, 2):
+            method.plan_epoch(modules, STAGE, epoch, context)
+            piece = method.make_batch(np.array([5, 70, 3]), STAGE, epoch, context)
+            banked = method._render(piece)
+            targets, method._targets = method._targets, None
+            fresh = method._render(piece)
+            method._targets = targets
+            assert torch.equal(banked.images, fresh.images)
+            torch.testing.assert_close(
+                banked.extra["target"], method._embed_by_teacher(fresh.extra["teacher"]), atol=1e-5, rtol=0
+            )
+            if epoch == 0:
+                first = banked.images
+        assert torch.equal(first, banked.images)
+
+
+def test_accumulated_batches_make_the_step_of_one_large_batch(run_of):
+    config = {**TINY, "freeze_batch_statistics": True, "epochs": 1, "optimizer": "sgd", "pool": "spoc"}
+    states = []
+    for place, change in (("whole", {"batch_size": 16}), ("parts", {"batch_size": 4, "update_every": 4})):
+        with run_of("distillation", {**config, **change}, place=place) as (_, modules, _context):
+            states.append({name: value.clone() for name, value in modules.state_dict().items()})
+    for name, value in states[0].items():
+        torch.testing.assert_close(states[1][name], value, atol=1e-5, rtol=1e-4)
+
+
+def test_the_published_preset_sums_drops_remainders_and_gives_one_rate(run_of):
+    config = {"preset": "paper", "epochs": 2, "pretrained": False, "network": "cnn8-16", "dim": 12, "image_size": 16,
+              "teacher_image_size": 32, "views": 2, "query_limit": 100, "batch_size": 8, "update_every": 5}  # fmt: skip
+    teacher = {"teacher": {"method": "distillation", "config": {**TINY, "mode": "sym"}}}
+    with run_of("distillation", {**config, "limit_steps": 1}, inputs=teacher) as (method, modules, context):
+        plan = method.plan_epoch(modules, STAGE, 0, context)
+        assert [len(step) for step in plan] == [40, 40]
+        assert method.config.loss_reduction == "sum"
+        assert method.preprocessing(context).interpolation == "lanczos"
+        (optimization,) = method.optimizers(modules, STAGE, context).values()
+        assert optimization.schedule.common_lr == method.config.lr
+        # ceil(100 / 8 / 5) steps are announced for two that are taken
+        assert optimization.schedule.total_steps == 3 * 2
+        assert method.stages(context) == [Stage("train", 2, select=False)]
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"views": 1}, "views"),
+        ({"views": 4, "view_bank": 6}, "view_bank"),
+        ({"loss": "fitnet", "loss_options": {"temperature": 2.0}}, "loss_options"),
+        ({"loss": "kd"}, "loss"),
+        ({"mode": "ts_agu"}, "mode"),
+    ],
+)
+def test_bad_configs_are_refused(config, words):
+    with pytest.raises(UserError, match=words):
+        resolve("distillation", "emoji", config=config)
+
+
+def test_student_and_teacher_need_one_width(run_of):
+    inputs = {"teacher": {"method": "triplet", "config": {**{k: TINY[k] for k in ("epochs", "limit_steps", "network",
+              "batch_size", "query_limit")}, "dim": 10}}}  # fmt: skip
+    with pytest.raises(UserError, match="one space"), run_of("distillation", TINY, inputs=inputs):
+        pass
+
+
+def test_a_symmetric_run_has_no_teacher():
+    assert resolve("distillation", "emoji", config={"mode": "sym"}).dependencies() == []
+    (teacher,) = resolve("distillation", "emoji", config={"mode": "ts_reg", "dim": 24}).dependencies()
+    assert get_method(teacher.method).Config.parse(teacher.config).dim == 24
+    assert teacher.config["mode"] == "sym"
