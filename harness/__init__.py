@@ -1,6 +1,6 @@
 """The program: what the command line does, from Python.
 
->>> from subnetbench.harness import run, sweep, Leaderboard
+>>> from subnetbench.harness import run, sweep, tune, Leaderboard, compare
 """
 
 from typing import TYPE_CHECKING, Any
@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from subnetbench.harness.api import run, sweep
     from subnetbench.harness.leaderboard import Leaderboard
+    from subnetbench.harness.leaderboard.compare import compare
+    from subnetbench.harness.tuning.tune import tune
 
-__all__ = ["Leaderboard", "run", "sweep"]
+__all__ = ["Leaderboard", "compare", "run", "sweep", "tune"]
 
 _HOMES = {
     "run": "subnetbench.harness.api",
     "sweep": "subnetbench.harness.api",
+    "tune": "subnetbench.harness.tuning.tune",
     "Leaderboard": "subnetbench.harness.leaderboard",
+    "compare": "subnetbench.harness.leaderboard.compare",
 }
 
 

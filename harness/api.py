@@ -43,7 +43,10 @@ def sweep(
     """Run all runs of a sweep file that are not finished; returns how each ended, by run id."""
     content = read_sweep(Path(file))
     place = results or content.results
-    return _launch(content.expand(), content.name, place, data_root, trackers, retry_failed, slots or content.slots)
+    slots = slots or content.slots
+    return _launch(
+        content.expand(), content.name, place, data_root, trackers, retry_failed, slots, **content.settings()
+    )
 
 
 def _launch(
@@ -54,11 +57,13 @@ def _launch(
     trackers: list[str] | None,
     retry_failed: bool,
     slots: int | None,
+    **settings: Any,
 ) -> dict[str, str]:
     folder = results_folder(name, results)
     settings = {
         "data_root": data_root or default_data_root(),
         "trackers": check_trackers(trackers),
         "sweep": name,
+        **settings,
     }
     return run_locally(plan_runs(specs, folder, retry_failed=retry_failed), folder, settings, slots=slots)

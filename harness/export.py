@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from subnetbench.harness.artifacts import Artifact
 from subnetbench.harness.errors import UserError
 from subnetbench.harness.method import Variant
+from subnetbench.harness.paths import default_data_root
 from subnetbench.harness.state_files import write_atomically
-from subnetbench.harness.use import locate, opened
+from subnetbench.harness.use import find_variant, locate, opened
 
 FORMATS = ("safetensors", "torch_export", "onnx")
 TOLERANCE = 1e-4
@@ -36,15 +37,18 @@ def export_variant(
     formats: Sequence[str] = FORMATS,
     folder: Path | None = None,
     results: Path | None = None,
+    data_root: Path | None = None,
 ) -> list[Exported]:
     """Write a variant of a finished run in each format and compare outputs on random images.
+
+    A variant that the run does not list is made from the data it was trained on, below `data_root`.
 
     A format whose outputs differ by more than `TOLERANCE` of the largest output, or that cannot express the
     network, is reported and leaves no file.
     """
     model_file = locate(run, results)
     with opened(str(model_file), device="cpu") as artifact:
-        chosen = artifact.variant(variant)
+        chosen = find_variant(artifact, variant, data_root or default_data_root())
         target = folder or model_file.parent / "export"
         try:
             target.mkdir(parents=True, exist_ok=True)

@@ -39,6 +39,9 @@ class RunEntry(Config):
     data: dict[str, Any] = Field(default_factory=dict)
     compute: dict[str, Any] = Field(default_factory=dict)
     inputs: dict[str, Any] = Field(default_factory=dict)
+    resources: Annotated[dict[str, Any], Field(description="what a job asks for on a cluster")] = Field(
+        default_factory=dict
+    )
     grid: dict[str, list[Any]] = Field(default_factory=dict)
     seeds: list[int] | None = None
 
@@ -49,14 +52,24 @@ class SweepFile(Config):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
     description: str = ""
     results: str | None = None
+    tuned_by: Annotated[str, Field(description="the search that chose the configs; its rows are marked as tuned")] = ""
     seeds: list[int] = Field(default_factory=lambda: [0])
     slots: Annotated[int, Field(ge=1)] | None = None
+    resources: dict[str, Any] = Field(default_factory=dict)
     defaults: RunEntry = Field(default_factory=lambda: RunEntry())
     runs: list[RunEntry]
 
+    def settings(self) -> dict[str, Any]:
+        """What runs are to record of where their configs come from, as fields of `RunSettings`."""
+        return {"study": self.tuned_by, "tuned": True} if self.tuned_by else {}
+
     def expand(self) -> list[RunSpec]:
         """All runs in order. Raises `UserError` when there are none, or when two have the same id."""
-        specs: list[RunSpec] = []
+        return [spec for spec, _ in self.expand_with_resources()]
+
+    def expand_with_resources(self) -> list[tuple[RunSpec, dict[str, Any]]]:
+        """All runs in order, each with what its own entry and `defaults` say of its jobs' resources."""
+        found: list[tuple[RunSpec, dict[str, Any]]] = []
         seen: dict[str, int] = {}
         for number, entry in enumerate(self.runs):
             for spec in self._expand_entry(entry, f"runs[{number}]"):
@@ -66,10 +79,10 @@ class SweepFile(Config):
                         field="runs",
                     )
                 seen[spec.run_id] = number
-                specs.append(spec)
-        if not specs:
+                found.append((spec, {**self.defaults.resources, **entry.resources}))
+        if not found:
             raise UserError("the sweep is empty: it expands to no runs", field="runs")
-        return specs
+        return found
 
     def _expand_entry(self, entry: RunEntry, where: str) -> Iterator[RunSpec]:
         merged = {
@@ -94,6 +107,11 @@ class SweepFile(Config):
 
 def read_sweep(path: Path) -> SweepFile:
     """Parse a sweep file. Raises `UserError` naming the place of the first fault."""
+    return SweepFile.parse(read_mapping(path, "`name` and `runs`"), where=str(path))
+
+
+def read_mapping(path: Path, expected: str) -> dict[str, Any]:
+    """The mapping in a YAML file; `expected` says in words what it should have held."""
     try:
         content = yaml.safe_load(path.read_text())
     except OSError as error:
@@ -101,8 +119,8 @@ def read_sweep(path: Path) -> SweepFile:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"is not valid YAML: {' '.join(str(error).split())}", field=str(path)) from None
     if not isinstance(content, Mapping):
-        raise UserError("must be a mapping with `name` and `runs`", field=str(path))
-    return SweepFile.parse(dict(content), where=str(path))
+        raise UserError(f"must be a mapping with {expected}", field=str(path))
+    return dict(content)
 
 
 def _grid_points(grid: Mapping[str, list[Any]], where: str) -> Iterator[dict[str, Any]]:

@@ -12,7 +12,15 @@ ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 PYTEST = [sys.executable, "-m", "pytest", "-q"]
 PARALLEL = ["-n", str(min(os.cpu_count() or 1, 4))]
-DEBIAN_PACKAGES = {"dataset-fashion-mnist": "/usr/share/datasets/fashion-mnist"}
+DEBIAN_PACKAGES = {
+    "chromium": "/usr/bin/chromium",
+    "dataset-fashion-mnist": "/usr/share/datasets/fashion-mnist",
+    "mariadb-server": "/usr/sbin/mariadbd",
+    "munge": "/usr/sbin/munged",
+    "postgresql": "/usr/lib/postgresql",
+    "slurm-wlm": "/usr/sbin/slurmctld",
+    "slurmdbd": "/usr/sbin/slurmdbd",
+}
 
 
 @dataclass(frozen=True)
@@ -35,9 +43,21 @@ PARTS = (
     Part(
         "unit and golden",
         9,
-        ([*PYTEST, *PARALLEL, "tests", "--ignore=tests/conformance", "--ignore=tests/end_to_end"],),
+        (
+            [
+                *PYTEST,
+                *PARALLEL,
+                "tests",
+                "--ignore=tests/conformance",
+                "--ignore=tests/end_to_end",
+                "--ignore=tests/browser",
+                "--ignore=tests/slurm",
+            ],
+        ),
     ),
     Part("conformance", 12, ([*PYTEST, *PARALLEL, "tests/conformance"],)),
+    Part("browser", 3, ([*PYTEST, "tests/browser"],)),
+    Part("slurm", 6, ([*PYTEST, "-n", "2", "--dist", "loadfile", "tests/slurm"],)),
     Part("end to end", 6, ([*PYTEST, "tests/end_to_end"],)),
 )
 

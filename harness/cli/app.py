@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from subnetbench.harness.cli import boards, inspecting, running, using
+from subnetbench.harness.cli import boards, cluster, inspecting, matrices, reporting, running, tuning, using
 
 app = typer.Typer(
     name="subnetbench",
@@ -41,5 +41,5 @@ def options(
         load_plugin(path)
 
 
-for module in (running, inspecting, boards, using):
+for module in (running, tuning, cluster, inspecting, boards, matrices, reporting, using):
     module.add_commands(app)

@@ -1,12 +1,16 @@
 """Commands over records: `leaderboard`, `compare`, `merge`. None of them imports torch."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from subnetbench.harness.errors import UserError
+
+if TYPE_CHECKING:
+    from subnetbench.harness.leaderboard import View
 
 Metrics = Annotated[
     list[str] | None,
@@ -26,10 +30,20 @@ def leaderboard(
     ] = None,
     split: Annotated[list[str] | None, typer.Option("--split", help="Splits to show [default: test].")] = None,
     within: Annotated[
-        list[str] | None, typer.Option("--rank-within", help="Rank apart by these columns too, e.g. `sparsity`.")
+        list[str] | None,
+        typer.Option(
+            "--group-by",
+            "--rank-within",
+            help="A table and ranks for each value of this too, e.g. `capacity`, `budget`.",
+        ),
     ] = None,
     trials: Annotated[bool, typer.Option("--trials", help="Show the trials of searches too.")] = False,
     confidence: Annotated[float, typer.Option("--confidence", help="Confidence of the intervals.")] = 0.95,
+    std: Annotated[bool, typer.Option("--std", help="Show standard deviations beside intervals.")] = False,
+    limit: Annotated[int, typer.Option("--limit", min=0, help="Most rows of each table; 0: all.")] = 500,
+    sources: Annotated[
+        bool, typer.Option("--sources", help="The runs behind each figure instead: value, file, commit, data, command.")
+    ] = False,
     published: Annotated[bool, typer.Option("--published", help="Set published figures beside measured ones.")] = False,
     format: Annotated[str, typer.Option("--format", help="terminal, markdown, latex, csv or json.")] = "terminal",
     json_: Annotated[bool, typer.Option("--json", help="Short for --format json.")] = False,
@@ -46,9 +60,12 @@ def leaderboard(
     from subnetbench.harness.leaderboard.frames import View
     from subnetbench.harness.leaderboard.published import load_published
 
-    _check_folders(folders)
+    check_folders(folders)
+    view = View(metric, where, split or ("test",), sort or (), within or (), std, limit or None)
+    if sources:
+        _print_sources(folders, view, trials, "json" if json_ else format, out)
+        return
     board = Leaderboard(folders, trials=trials, confidence=confidence)
-    view = View(metric, where, split or ("test",), sort or (), within or ())
     figures = load_published() if published else ()
     if out is not None:
         write(board, out, view, figures)
@@ -57,11 +74,34 @@ def leaderboard(
         typer.echo(render(board, "json" if json_ else format, view, figures, width=_width()).rstrip("\n"))
 
 
+def _print_sources(folders: Sequence[Path], view: "View", trials: bool, format: str, out: Path | None) -> None:
+    from subnetbench.harness.leaderboard import Leaderboard
+    from subnetbench.harness.leaderboard.board import COSTS
+    from subnetbench.harness.leaderboard.formats import render_frame, write_frame
+    from subnetbench.harness.leaderboard.trace import trace
+    from subnetbench.harness.records.read import read_records
+
+    board = Leaderboard.from_records(read_records(folders), trials=trials)
+    if view.metrics is None:
+        view = replace(view, metrics=[name for name in board.default_metrics if name not in COSTS])
+    frame = trace(board, view)
+    if out is not None:
+        write_frame(frame, out)
+        typer.echo(f"wrote {out}")
+    elif format == "terminal":
+        short = frame.drop(columns=["command", "record_id", "finished_at"])
+        typer.echo(render_frame(short, format, _width()).rstrip("\n"))
+        typer.echo("Commands that make the runs again: --format csv or json.")
+    else:
+        typer.echo(render_frame(frame, format).rstrip("\n"))
+
+
 def compare(
     a: Annotated[Path, typer.Argument(help="Results folder or record file: before.")],
     b: Annotated[Path, typer.Argument(help="Results folder or record file: after.")],
     metric: Metrics = None,
     where: Where = None,
+    split: Annotated[list[str] | None, typer.Option("--split", help="Splits to compare [default: test].")] = None,
     test: Annotated[
         Literal["t", "sign_flip", "wilcoxon"], typer.Option("--test", help="Test of rows with matching seeds.")
     ] = "t",
@@ -74,7 +114,7 @@ def compare(
     confidence: Annotated[
         float, typer.Option("--confidence", help="Confidence of intervals, level of the tests.")
     ] = 0.95,
-    format: Annotated[str, typer.Option("--format", help="terminal, markdown, latex or json.")] = "terminal",
+    format: Annotated[str, typer.Option("--format", help="terminal, markdown, latex, csv or json.")] = "terminal",
 ) -> None:
     """What changed between two leaderboards; exit status 1 when a row is worse beyond the margin.
 
@@ -85,8 +125,10 @@ def compare(
     from subnetbench.harness.leaderboard.compare import compare as compare_boards
     from subnetbench.harness.leaderboard.compare_formats import render
 
-    _check_folders([a, b])
-    settings = Settings(metric, where, test=test, confidence=confidence, margin=margin, across=across or ())
+    check_folders([a, b])
+    settings = Settings(
+        metric, where, split or ("test",), test=test, confidence=confidence, margin=margin, across=across or ()
+    )
     differences = compare_boards(Leaderboard(a), Leaderboard(b), settings)
     typer.echo(render(differences, format, width=_width()).rstrip("\n"))
     if differences.exit_status:
@@ -103,7 +145,7 @@ def merge(
     """
     from subnetbench.harness.records.merge import merge as merge_records
 
-    _check_folders(folders)
+    check_folders(folders)
     for merged in merge_records(folders, out):
         typer.echo(f"{merged.path}: {merged.records} records, {len(merged.removed)} files removed")
         for skipped in merged.skipped:
@@ -124,7 +166,7 @@ def _width() -> int:
     return shutil.get_terminal_size((120, 40)).columns
 
 
-def _check_folders(folders: Sequence[Path]) -> None:
+def check_folders(folders: Sequence[Path]) -> None:
     for folder in folders:
         if not folder.exists():
             raise UserError("there is no such folder", field="FOLDER", value=str(folder))

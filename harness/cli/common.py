@@ -1,5 +1,6 @@
 """What several commands share: option types, `--set` parsing, JSON output, tables."""
 
+import itertools
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -29,7 +30,7 @@ def assignments(texts: Sequence[str] | None, option: str) -> dict[str, Any]:
     import yaml
 
     values: dict[str, Any] = {}
-    for text in (part for text in texts or [] for part in _ANOTHER.split(text)):
+    for text in itertools.chain.from_iterable(map(_ANOTHER.split, texts or [])):
         name, equals, value = text.partition("=")
         if not equals or not name:
             raise UserError("must look like name=value", field=option, value=text)

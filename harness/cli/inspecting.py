@@ -9,29 +9,39 @@ import typer
 from subnetbench.harness.cli.common import DataRoot, Json, data_root, print_json, print_table
 from subnetbench.harness.errors import UserError
 
+GOING_ON = ("running", "queued", "starting", "stopping", "waiting for input", "stale")
+SCHEDULER_SECONDS = 15.0
+
 
 def status(
     folders: Annotated[list[Path] | None, typer.Argument(help="Results folders [default: all in results/].")] = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Show again every two seconds until nothing runs.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show again and again until nothing runs or is queued.")
+    ] = False,
     json_: Json = False,
 ) -> None:
-    """Where every run stands: waiting, running with its epoch, finished, failed with the error.
+    """Where every run stands: queued, waiting, running with its epoch, finished, failed with the error.
 
     Example: `subnetbench status results/quickstart --watch`
     """
+    from subnetbench.harness.launchers.slurm.states import QueueWatch
     from subnetbench.harness.run_status import collect, summary
 
+    queue = QueueWatch()
     while True:
         rows = collect(_results_folders(folders))
+        on_slurm = queue.look_at_all(rows)
         if json_:
             print_json(rows)
         else:
-            columns = ("run", "state", "stage", "epoch", "rate", "seconds", "detail")
-            print_table(columns, ([row[column] for column in columns] for row in rows))
+            columns = ["run", "state", "stage", "epoch", "rate", "seconds", *["job"] * on_slurm, "detail"]
+            print_table(columns, ([row.get(column, "") for column in columns] for row in rows))
             typer.echo(summary(rows))
-        if not watch or not any(row["state"] == "running" for row in rows):
+        for note in queue.take_notes():
+            typer.echo(note, err=True)
+        if not watch or not any(row["state"] in GOING_ON for row in rows):
             return
-        time.sleep(2)
+        time.sleep(SCHEDULER_SECONDS if on_slurm else 2)
 
 
 def logs(
@@ -44,6 +54,7 @@ def logs(
     Example: `subnetbench logs edge_popup-emoji-s1 --out results/quickstart`
     """
     from subnetbench.harness.errors import unknown
+    from subnetbench.harness.launchers.slurm.states import job_log_of
     from subnetbench.harness.run_folder import find_runs
 
     folders = [folder for results in _results_folders([out] if out else None) for folder in find_runs(results)]
@@ -58,6 +69,11 @@ def logs(
         failure = folder.failure()
         if failure:
             typer.echo(f"{failure.get('reason')}: {failure.get('message')}")
+        job_log = job_log_of(folder)
+        if job_log is not None:
+            typer.echo(f"log of its last job: {job_log}")
+            if not folder.log_file.exists():
+                typer.echo("\n".join(job_log.read_text(errors="replace").splitlines()[-lines:]))
 
 
 def methods(

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from subnetbench.harness.cli.cluster import ClusterName, CodeChanges, On
 from subnetbench.harness.cli.common import Data, DataRoot, Results, Set, assignments, data_root
 from subnetbench.harness.errors import UserError
 
@@ -37,6 +38,10 @@ def run(
     data_root_: DataRoot = None,
     tracker: Tracker = None,
     retry_failed: RetryFailed = False,
+    on: On = "here",
+    cluster: ClusterName = None,
+    code_changes: CodeChanges = "refuse",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="With --on slurm: print the job, submit none.")] = False,
 ) -> None:
     """Train and evaluate one method on one data set; again, it resumes, or shows the finished result.
 
@@ -57,6 +62,23 @@ def run(
         compute={"processes": processes, "threads": threads, "device": device, "precision": precision},
         inputs=assignments(input_, "--input"),
     )
+    if on == "slurm":
+        from subnetbench.harness.cli.cluster import launch_on_slurm
+
+        launch_on_slurm(
+            [(spec, {})],
+            "runs",
+            out,
+            _settings(tracker, data_root_),
+            cluster=cluster,
+            code_changes=code_changes,
+            retry_failed=retry_failed,
+            dry_run=dry_run,
+        )
+        return
+    if dry_run:
+        _print_plan([spec], out, "runs")
+        return
     slots = processes * threads
     _launch([spec], "runs", out, data_root_, tracker, retry_failed=retry_failed, slots=slots, runs_per_gpu=1)
 
@@ -71,15 +93,33 @@ def sweep(
     runs_per_gpu: RunsPerGpu = 1,
     tracker: Tracker = None,
     retry_failed: RetryFailed = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the runs and start none.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the runs (and jobs) and start none.")] = False,
+    on: On = "here",
+    cluster: ClusterName = None,
+    code_changes: CodeChanges = "refuse",
 ) -> None:
     """Run all runs of a sweep file; again, it skips finished runs and resumes half-finished ones.
 
-    Example: `subnetbench sweep sweeps/quickstart.yaml`
+    Examples: `subnetbench sweep sweeps/quickstart.yaml`, `subnetbench sweep big.yaml --on slurm --cluster mysite`
     """
     from subnetbench.harness.sweep_file import read_sweep
 
     content = read_sweep(file)
+    if on == "slurm":
+        from subnetbench.harness.cli.cluster import launch_on_slurm
+
+        launch_on_slurm(
+            content.expand_with_resources(),
+            content.name,
+            out or content.results,
+            {**_settings(tracker, data_root_), **content.settings()},
+            resources=content.resources,
+            cluster=cluster,
+            code_changes=code_changes,
+            retry_failed=retry_failed,
+            dry_run=dry_run,
+        )
+        return
     specs = content.expand()
     if dry_run:
         _print_plan(specs, out or content.results, content.name)
@@ -93,6 +133,7 @@ def sweep(
         retry_failed=retry_failed,
         slots=slots or content.slots,
         runs_per_gpu=runs_per_gpu,
+        **content.settings(),
     )
 
 
@@ -129,15 +170,14 @@ def _launch(
     retry_failed: bool,
     slots: int | None,
     runs_per_gpu: int,
+    **settings: Any,
 ) -> None:
     from subnetbench.harness.planning import plan_runs, results_folder, run_locally
     from subnetbench.harness.progress import ProgressDisplay
-    from subnetbench.harness.trackers import check_trackers
 
-    chosen = check_trackers(trackers)
+    settings = {**_settings(trackers, root), "sweep": name, **settings}
     results = results_folder(name, out)
     plan = plan_runs(specs, results, retry_failed=retry_failed)
-    settings = {"data_root": data_root(root), "trackers": chosen, "sweep": name}
     with ProgressDisplay(plan, results) as display:
         endings = run_locally(
             plan,
@@ -151,10 +191,20 @@ def _launch(
     from subnetbench.harness.cli.boards import print_board
 
     print_board(results)
+    if len(specs) == 1:
+        from subnetbench.harness.cli.matrices import print_matrices_of_run
+
+        print_matrices_of_run(results, specs[0].run_id)
     typer.echo(f"\nfiles: {results}")
     status = _report_endings(endings, results)
     if status:
         raise typer.Exit(status)
+
+
+def _settings(trackers: list[str] | None, root: Path | None) -> dict[str, Any]:
+    from subnetbench.harness.trackers import check_trackers
+
+    return {"data_root": data_root(root), "trackers": check_trackers(trackers)}
 
 
 def _report_endings(endings: dict[str, str], results: Path) -> int:

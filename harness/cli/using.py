@@ -20,6 +20,10 @@ def evaluate(
     dataset: Annotated[str | None, typer.Option("--dataset", help="Another data set of its task.")] = None,
     data: Data = None,
     split: SplitName = "test",
+    variant: Annotated[
+        list[str] | None,
+        typer.Option("--variant", help="Only this one, repeatable; also capacities that were never trained."),
+    ] = None,
     out: Out = None,
     data_root_: DataRoot = None,
     device: Device = "auto",
@@ -30,6 +34,8 @@ def evaluate(
 
     Example: `subnetbench evaluate results/quickstart/runs/triplet-emoji-s0-3fa9c2d1e4 --split validation`
     """
+    from subnetbench.harness.cli.matrices import print_matrices
+    from subnetbench.harness.leaderboard.matrix import matrices_of_scores
     from subnetbench.harness.use import evaluate_run
 
     scores = evaluate_run(
@@ -37,6 +43,7 @@ def evaluate(
         dataset=dataset,
         data=assignments(data, "--data"),
         split=split,
+        variants=variant,
         results=out,
         data_root=data_root(data_root_),
         device=device,
@@ -49,6 +56,7 @@ def evaluate(
     else:
         shown = [(*row[:4], f"{row[4]:.6g}") for row in rows]
         print_table(("variant", "gallery", "split", "metric", "value"), shown)
+        print_matrices(matrices_of_scores(scores, f"{run} · {split}"))
 
 
 def embed(
@@ -90,6 +98,7 @@ def export(
     ] = None,
     to: Annotated[Path | None, typer.Option("--to", help="Folder to write to [default: the run's `export`].")] = None,
     out: Out = None,
+    data_root_: DataRoot = None,
 ) -> None:
     """Write a variant as a plain network for use elsewhere; outputs are compared after export.
 
@@ -100,7 +109,8 @@ def export(
     for name in formats or []:
         if name not in FORMATS:
             raise UserError("no such format", field="--format", value=name, allowed=", ".join(FORMATS))
-    exported = export_variant(run, variant, formats=formats or list(FORMATS), folder=to, results=out)
+    root = data_root(data_root_)
+    exported = export_variant(run, variant, formats=formats or list(FORMATS), folder=to, results=out, data_root=root)
     rows = [(each.format, each.path or "-", each.detail) for each in exported]
     print_table(("format", "file", "result"), rows)
     if any(each.path is None and each.format in (formats or ()) for each in exported):
