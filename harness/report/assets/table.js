@@ -114,7 +114,9 @@ function drawTable(state) {
     if (column.key === "method") {
       return h("th", { scope: "row" }, h("button", { type: "button", class: "row", onclick: () => state.open(row), "aria-label": `Runs of ${rowName(row)}` }, row.method));
     }
-    return h("td", { class: column.numeric ? "number" : "text" }, column.show(row));
+    const shown = column.show(row);
+    const kind = String(shown ?? "").length > 24 ? "long text" : "text";
+    return h("td", { class: column.numeric ? "number" : kind }, shown);
   })));
   const more = rows.length > PAGE_OF_ROWS && !state.all
     ? h("p", { class: "more" }, `The first ${PAGE_OF_ROWS} of ${rows.length} rows. `, h("button", { type: "button", onclick: () => state.showAll() }, "Show all"))
