@@ -115,12 +115,12 @@ def check_resumes_bit_for_bit(name: str, folder: Path) -> None:
         return
     spec = short_spec(name)
     _train_inputs(spec, folder)
-    with _trained(spec, folder / "straight", inputs=folder) as whole:
+    with train_here(spec, folder / "straight", inputs=folder) as whole:
         expected = _state(whole)
     place = folder / "stopped"
     for _ in range(200):
         try:
-            with _trained(spec, place, inputs=folder, stop_after=2) as resumed:
+            with train_here(spec, place, inputs=folder, stop_after=2) as resumed:
                 _compare(expected, _state(resumed))
                 return
         except Interrupted:
@@ -142,7 +142,7 @@ def check_variants_are_plain_networks(name: str, folder: Path) -> None:
     """Variants are in evaluation mode, repeatable, and do not depend on what else is in a batch."""
     spec = short_spec(name)
     _train_inputs(spec, folder)
-    with _trained(spec, folder / "run", inputs=folder) as (method, modules, context):
+    with train_here(spec, folder / "run", inputs=folder) as (method, modules, context):
         variants = method.variants(modules, context)
         _require(bool(variants), "it offers no variant")
         _require(len({v.name for v in variants}) == len(variants), "two variants have the same name")
@@ -187,11 +187,11 @@ def check_follows_the_seed(name: str, folder: Path) -> None:
     spec, other = short_spec(name), short_spec(name, seed=1)
     _train_inputs(spec, folder)
     _train_inputs(other, folder)
-    with _trained(spec, folder / "a", inputs=folder) as trained:
+    with train_here(spec, folder / "a", inputs=folder) as trained:
         first = _state(trained)
-    with _trained(spec, folder / "b", inputs=folder) as trained:
+    with train_here(spec, folder / "b", inputs=folder) as trained:
         _compare(first, _state(trained))
-    with _trained(other, folder / "c", inputs=folder) as trained:
+    with train_here(other, folder / "c", inputs=folder) as trained:
         second = _state(trained)
     _require(any(not torch.equal(first[key], second[key]) for key in first), "the seed changes nothing")
 
@@ -255,7 +255,7 @@ Trained = tuple[TrainableMethod[Any], torch.nn.ModuleDict, Context]
 
 
 @contextmanager
-def _trained(spec: RunSpec, results: Path, *, inputs: Path, stop_after: int | None = None) -> Iterator[Trained]:
+def train_here(spec: RunSpec, results: Path, *, inputs: Path, stop_after: int | None = None) -> Iterator[Trained]:
     """Train a spec in this process, outside of `execute`, so that its modules can be looked at."""
     from subnetbench.harness.artifacts import open_inputs
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from subnetbench.harness.conformance import _trained
+from subnetbench.harness.conformance import train_here
 from subnetbench.harness.data import Split, TensorImages
 from subnetbench.harness.errors import RunFailure
 from subnetbench.harness.method import Optimization, Progress
@@ -133,7 +133,7 @@ def test_best_weights_come_back_at_the_end(tiny_spec, tmp_path, monkeypatch):
         return {"top1": next(values)}
 
     monkeypatch.setattr(dense, "validate", validate)
-    with _trained(tiny_spec(epochs=4), tmp_path, inputs=tmp_path) as (_, modules, _):
+    with train_here(tiny_spec(epochs=4), tmp_path, inputs=tmp_path) as (_, modules, _):
         for name, value in modules.state_dict().items():
             assert torch.equal(value, seen[1][name])
             assert name.endswith("bias") or not torch.equal(value, seen[3][name])
@@ -143,14 +143,14 @@ def test_patience_ends_a_stage(tiny_spec, tmp_path, monkeypatch):
     calls = []
     values = iter([0.5, 0.4, 0.3, 0.2, 0.1, 0.0])
     monkeypatch.setattr(get_method("dense"), "validate", lambda *_: {"top1": calls.append(1) or next(values)})
-    with _trained(tiny_spec(epochs=6, patience=2), tmp_path, inputs=tmp_path):
+    with train_here(tiny_spec(epochs=6, patience=2), tmp_path, inputs=tmp_path):
         assert len(calls) == 3
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(tiny_spec, tmp_path):
     with (
         pytest.raises(RunFailure, match="training loss is nan") as caught,
-        _trained(tiny_spec(lr=1e30, epochs=3), tmp_path, inputs=tmp_path),
+        train_here(tiny_spec(lr=1e30, epochs=3), tmp_path, inputs=tmp_path),
     ):
         pass
     assert caught.value.reason == "nan"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from subnetbench.harness.conformance import _trained
+from subnetbench.harness.conformance import train_here
 from subnetbench.harness.execution import RunSettings, execute
 from subnetbench.harness.specs import resolve
 
@@ -33,7 +33,7 @@ def short_run(tmp_path, short_spec):
 
     def run(name, **config):
         spec = short_spec(name, **config)
-        return _trained(spec, tmp_path / spec.run_id, inputs=tmp_path)
+        return train_here(spec, tmp_path / spec.run_id, inputs=tmp_path)
 
     return run
 
@@ -53,6 +53,6 @@ def run_of(tmp_path, inputs_folder):
         spec = resolve(name, "emoji", config=config, inputs=inputs, seed=seed, task=task, data=data, compute=compute)
         for each in spec.dependencies():
             assert execute(each, inputs_folder, RunSettings(trackers=())) == "finished"
-        return _trained(spec, tmp_path / options.pop("place", "run"), inputs=inputs_folder, **options)
+        return train_here(spec, tmp_path / options.pop("place", "run"), inputs=inputs_folder, **options)
 
     return run

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from subnetbench.harness.conformance import _trained, short_spec
+from subnetbench.harness.conformance import short_spec, train_here
 from subnetbench.harness.errors import UserError
 from subnetbench.harness.method import Stage
 from subnetbench.harness.specs import resolve
@@ -78,7 +78,7 @@ def test_impossible_numbers_of_centres(k):
 @pytest.mark.parametrize("config", [{"k": 3}, {"k": "all", "centres": "ratio"}, {"dim": 16, "pool": "gem"}])
 def test_alpha_and_centres_are_trained_with_every_option(config, tmp_path):
     spec = resolve("hgsl", "emoji", config={**short_spec("hgsl").config, "alpha_lr": 1e-3, **config})
-    with _trained(spec, tmp_path, inputs=tmp_path) as (method, modules, context):
+    with train_here(spec, tmp_path, inputs=tmp_path) as (method, modules, context):
         torch.manual_seed(0)
         start = method.build(context)["loss"]
         assert modules["loss"].directions.shape == (200, modules["network"].dim)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from subnetbench.harness.conformance import _trained
+from subnetbench.harness.conformance import train_here
 from subnetbench.harness.specs import resolve
 from subnetbench.methods.parts.masking import masked_network
 
@@ -18,7 +18,7 @@ def spec(method="supermask", **config):
 @pytest.mark.parametrize("method", ["aslp", "supermask"])
 def test_forced_variants_keep_the_highest_scores_of_each_layer(method, tmp_path):
     run = spec(method, weight_rescale=True, lr=5.0, forced_sparsities=[0.9])
-    with _trained(run, tmp_path, inputs=tmp_path) as (search, modules, context):
+    with train_here(run, tmp_path, inputs=tmp_path) as (search, modules, context):
         masked = masked_network(modules)
         names = [variant.name for variant in search.variants(modules, context)]
         plain = search.variants(modules, context)[1].build()
@@ -37,7 +37,7 @@ def test_forced_variants_keep_the_highest_scores_of_each_layer(method, tmp_path)
 @pytest.mark.parametrize("augment", [True, False])
 def test_the_paper_validates_sampled_masks_on_augmented_images_not_normalised_without(augment, tmp_path):
     run = spec(preset="paper", augment=augment)
-    with _trained(run, tmp_path, inputs=tmp_path) as (search, modules, context):
+    with train_here(run, tmp_path, inputs=tmp_path) as (search, modules, context):
         masked, seen, draws = masked_network(modules), [], []
         masked.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
         original = masked.draw

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from subnetbench.harness.conformance import _trained
+from subnetbench.harness.conformance import train_here
 from subnetbench.harness.specs import resolve
 from subnetbench.methods.parts.masks import Mask
 
@@ -25,7 +25,7 @@ def test_masks_are_computed_once_a_pass_whatever_the_micro_batches(method, tmp_p
         for name in ("search", "final"):
             count_calls(monkeypatch, name, counts, size)
         spec = resolve(method, "digits", config={**CONFIG, **METHODS[method], "micro_batch_size": size})
-        with _trained(spec, tmp_path / str(size), inputs=tmp_path) as (_, modules, _):
+        with train_here(spec, tmp_path / str(size), inputs=tmp_path) as (_, modules, _):
             ended[size] = {name: value.clone() for name, value in modules.state_dict().items()}
         monkeypatch.undo()
     assert counts[None] == counts[20] > 0

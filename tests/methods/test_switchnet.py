@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from subnetbench.harness.conformance import _trained
+from subnetbench.harness.conformance import train_here
 from subnetbench.harness.errors import UserError
 from subnetbench.harness.execution import RunSettings, execute
 from subnetbench.harness.registry import get_method
@@ -67,7 +67,7 @@ def test_a_network_trained_against_a_finished_classifier(short_spec, tmp_path):
     spec = short_spec("switchnet", training="bct", capacities=[0.3])
     (dense,) = spec.dependencies()
     assert execute(dense, tmp_path, RunSettings(trackers=())) == "finished"
-    with _trained(spec, tmp_path / "own", inputs=tmp_path) as (method, modules, context):
+    with train_here(spec, tmp_path / "own", inputs=tmp_path) as (method, modules, context):
         old = context.inputs["dense"].modules["network"].classifier
         assert torch.equal(modules["network"].classifier.weight, old.weight)
         own, frozen = method.variants(modules, context)

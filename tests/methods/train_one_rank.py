@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-from subnetbench.harness.conformance import _trained
+from subnetbench.harness.conformance import train_here
 from subnetbench.harness.specs import spec_from_json
 from subnetbench.harness.state_files import save_state
 
@@ -17,7 +17,7 @@ def train(folder: Path, ports: list[str], rank: str) -> None:
     for file, port in zip(sorted(folder.glob("*.json")), ports, strict=True):
         os.environ.update(RANK=rank, LOCAL_RANK=rank, MASTER_PORT=port)
         spec = spec_from_json(file.read_text())
-        with _trained(spec, folder / f"rank{rank}", inputs=folder) as (method, modules, _):
+        with train_here(spec, folder / f"rank{rank}", inputs=folder) as (method, modules, _):
             save_state(
                 folder / f"{file.stem}-{rank}.safetensors", {"modules": modules.state_dict(), "state": method.state}
             )
