@@ -7,7 +7,7 @@ import numpy as np
 
 from subnetbench.datasets.parts.captions import CaptionedFiles
 from subnetbench.datasets.parts.official import IMAGENET_MEAN, IMAGENET_STD
-from subnetbench.datasets.parts.splits import digest_of_splits, limit_training
+from subnetbench.datasets.parts.splits import limit_training, task_data
 from subnetbench.harness.data import Dataset, ImageFiles, Split, TaskData
 from subnetbench.harness.errors import DataError
 
@@ -37,16 +37,5 @@ def text_image_data(dataset: Dataset, splits: Sequence[Split], *, protocol: str,
     train, validation, test = splits
     if len(train):
         train = limit_training(train, dataset.config)
-    return TaskData(
-        dataset=dataset.name,
-        task="text_image",
-        train=train,
-        validation=validation,
-        test=test,
-        image_size=None,
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-        protocol=protocol,
-        digest=digest_of_splits(protocol, (train, validation, test), base),
-        options=dataset.config.model_dump(mode="json"),
-    )
+    splits = (train, validation, test)
+    return task_data(dataset, "text_image", splits, protocol=protocol, mean=IMAGENET_MEAN, std=IMAGENET_STD, base=base)

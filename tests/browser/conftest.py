@@ -1,6 +1,5 @@
 """Debian's Chromium, headless, with the made-up results of tests/report_samples.py in a report."""
 
-import importlib.util
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,18 +8,6 @@ from typing import Any
 import pytest
 
 from subnetbench.harness.report import Options, write_page
-
-SAMPLES = Path(__file__).parents[1] / "report_samples.py"
-
-
-@pytest.fixture(scope="session")
-def samples() -> Any:
-    spec = importlib.util.spec_from_file_location("report_samples", SAMPLES)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="session")

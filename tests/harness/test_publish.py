@@ -2,7 +2,6 @@
 
 import base64
 import gzip
-import importlib.util
 import re
 from pathlib import Path
 from typing import Any
@@ -18,17 +17,6 @@ from subnetbench.harness.errors import SubnetbenchError, UserError
 from subnetbench.harness.leaderboard import Leaderboard
 from subnetbench.harness.publish import Publication, upload, write_publication
 from subnetbench.harness.records import Score
-
-
-@pytest.fixture(scope="module")
-def samples() -> Any:
-    path = Path(__file__).parents[1] / "report_samples.py"
-    spec = importlib.util.spec_from_file_location("report_samples", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
