@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from subnetbench.harness.errors import UserError
+from subnetbench.methods.parts.modes import in_evaluation_mode
 
 Statistics = dict[str, Tensor]
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
@@ -102,22 +103,16 @@ def recalibrate(
     modes are restored. `forward` runs a batch if the network is not to be called itself, e.g. with other weights by
     `functional_call`. Raises `UserError` without a batch.
     """
-    modes = {module: module.training for module in network.modules()}
     layers = batch_norms(network).values()
     run = network if forward is None else forward
     count = 0
-    try:
-        network.eval()
+    with in_evaluation_mode(network), running_momentum(network, momentum):
         for layer in layers:
             layer.reset_running_stats()
             layer.train()
-        with running_momentum(network, momentum):
-            for batch in batches:
-                run(batch)
-                count += 1
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+        for batch in batches:
+            run(batch)
+            count += 1
     if layers and not count:
         raise UserError("no images to recalibrate batch norm with", field="batches", value=0, allowed=">= 1 batch")
     return running_statistics(network)

@@ -5,6 +5,7 @@ from torch import nn
 
 from subnetbench.harness.data import TaskData
 from subnetbench.harness.errors import UserError, nearest
+from subnetbench.methods.parts.modes import in_evaluation_mode
 from subnetbench.methods.parts.small_networks import SMALL_NETWORKS, small_network
 
 
@@ -48,14 +49,12 @@ def _timm(model: str, data: TaskData, size: int, pretrained: bool) -> nn.Module:
 @torch.no_grad()
 def _checked(network: nn.Module, name: str, data: TaskData, size: int) -> nn.Module:
     """The network as it is, once it has classified an empty image."""
-    modes = {module: module.training for module in network.modules()}
     try:
-        network.eval()(torch.zeros(1, data.channels, size, size))
+        with in_evaluation_mode(network):
+            network(torch.zeros(1, data.channels, size, size))
     except (RuntimeError, AssertionError, ValueError) as error:
         fault = f"cannot classify images of {size} pixels: {str(error) or type(error).__name__}"
         raise UserError(fault, field="network", value=name) from None
-    for module, training in modes.items():
-        module.training = training
     return network
 
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from subnetbench.harness.errors import UserError
+from subnetbench.methods.parts.modes import in_evaluation_mode
 from subnetbench.methods.parts.slimmable_layers import (
     BatchNorm,
     SlimmableBatchNorm,
@@ -129,14 +130,9 @@ class SlimmableNetwork(nn.Module):
     @torch.no_grad()
     def _meet(self, example: Tensor) -> None:
         """Run once at every width, so that the layers know their inputs."""
-        modes = {module: module.training for module in self.modules()}
-        self.eval()
-        try:
+        with in_evaluation_mode(self):
             for index in range(len(self.switch.widths)):
                 self(example, width=index)
-        finally:
-            for module, mode in modes.items():
-                module.training = mode
 
 
 def _narrow_rest(
