@@ -1,6 +1,5 @@
 """One run, from spec to record: the function that every launcher calls in every process of the run."""
 
-import fcntl
 import math
 import os
 import signal
@@ -20,6 +19,7 @@ from subnetbench.harness.artifacts import load_model, open_inputs, save_model
 from subnetbench.harness.context import Context
 from subnetbench.harness.data import TaskData, on_device
 from subnetbench.harness.errors import DataError, SubnetbenchError
+from subnetbench.harness.locks import locked_within
 from subnetbench.harness.method import Method
 from subnetbench.harness.paths import default_data_root
 from subnetbench.harness.recording import record_run
@@ -229,16 +229,9 @@ def _locked(folder: RunFolder, is_main: bool) -> Iterator[None]:
     if not is_main:
         yield
         return
-    deadline = time.monotonic() + LOCK_PATIENCE_SECONDS
     with open(folder.lock_file, "w") as lock:
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise RunElsewhere(f"run {folder.run_id} is being worked on by another process") from None
-                time.sleep(0.2)
+        if not locked_within(lock.fileno(), LOCK_PATIENCE_SECONDS):
+            raise RunElsewhere(f"run {folder.run_id} is being worked on by another process")
         yield
 
 

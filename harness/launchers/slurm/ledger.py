@@ -8,7 +8,6 @@ A token is part of its jobs' name. When the submitting process dies between subm
 the next one finds the jobs by that name. A job does nothing unless the ledger says that its run is its own.
 """
 
-import fcntl
 import json
 import os
 import socket
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from subnetbench.harness.errors import SubnetbenchError
+from subnetbench.harness.locks import locked_within
 from subnetbench.harness.run_folder import read_json, write_json_text
 
 LOCK_SECONDS = 300.0
@@ -71,19 +71,12 @@ class Ledger:
         Raises `SubnetbenchError` when somebody else holds it for too long.
         """
         (self.folder / "submissions").mkdir(parents=True, exist_ok=True)
-        deadline = time.monotonic() + LOCK_SECONDS
         descriptor = os.open(self.folder / "lock", os.O_RDONLY | os.O_CREAT, 0o644)
         try:
-            while True:
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() > deadline:
-                        raise SubnetbenchError(
-                            f"somebody else has been submitting this sweep for {LOCK_SECONDS:.0f} s; nothing was done"
-                        ) from None
-                    time.sleep(0.1)
+            if not locked_within(descriptor, LOCK_SECONDS):
+                raise SubnetbenchError(
+                    f"somebody else has been submitting this sweep for {LOCK_SECONDS:.0f} s; nothing was done"
+                )
             yield descriptor
         finally:
             os.close(descriptor)
