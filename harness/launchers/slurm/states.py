@@ -1,7 +1,7 @@
 """What can be said of submitted runs from outside: their files and one look at the queue."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -41,17 +41,18 @@ class QueueWatch:
         ledger = Ledger(results)
         latest = ledger.latest() if ledger.exists() else {}
         places = {run: job for s in latest.values() for run, job in s.places() if latest.get(run) is s}
-        ended = {row["run"] for row in rows if row["state"] == "finished"}
-        wanted = {s.name for run_id, s in latest.items() if run_id not in ended}
+        finished = {row["run"] for row in rows if row["state"] == "finished"}
+        wanted = {s.name for run_id, s in latest.items() if run_id not in finished}
         queue: dict[str, clients.JobState] | None = None
         try:
             queue = clients.queue(wanted)
         except clients.SchedulerError as error:
             self.notes.append(f"{error}; states are from files alone")
         failed = {row["run"] for row in rows if row["state"] == "failed"}
+        unfinished = {row["run"] for row in rows} - finished
         for row in rows:
             if row["run"] in latest and row["state"] != "finished":
-                self._describe(row, latest[row["run"]], places[row["run"]], queue, failed)
+                self._describe(row, latest[row["run"]], places[row["run"]], queue, failed, unfinished)
         if queue is not None:
             self._ask_for_causes([row for row in rows if row["state"] == "lost"], latest)
 
@@ -62,9 +63,11 @@ class QueueWatch:
         job_id: str,
         queue: Mapping[str, clients.JobState] | None,
         failed: set[str],
+        unfinished: Set[str],
     ) -> None:
         row["job"] = job_id
-        broken = sorted(set(submission.after) & failed)
+        after = set(submission.after)
+        broken = sorted(after & failed)
         job = None if queue is None else queue.get(job_id)
         if queue is None:
             return
@@ -72,7 +75,8 @@ class QueueWatch:
             row["requeues"] = job.restarts
             again = f"queued again {job.restarts} times" if job.restarts > 1 else "queued again once"
             row["detail"] = again if job.restarts else ""
-            if job.pending and job.reason == "Dependency":
+            # A job that SLURM has not considered yet has no reason, whatever it depends on.
+            if job.pending and (job.reason == "Dependency" or (job.reason == "None" and after & unfinished)):
                 row["state"], row["detail"] = "waiting for input", ", ".join(submission.after)
             elif job.held:
                 row["state"], row["detail"] = "held", f"{job.reason}; the same sweep command lets it start"
