@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from subnetbench.harness.errors import UserError
-from subnetbench.harness.records import RunRecord, Score, schema, write_record
+from subnetbench.harness.records import RunRecord, Score, blocks, schema, write_record
 from subnetbench.harness.records import read as reading
 from subnetbench.harness.records.read import read_records
 from subnetbench.harness.records.record import to_table
@@ -208,7 +208,7 @@ def test_unusable_content_is_named(
     dictionary: bool,
 ) -> None:
     if dictionary:
-        monkeypatch.setattr(reading, "_PLAIN_BYTES", 0)
+        monkeypatch.setattr(blocks, "_PLAIN_BYTES", 0)
     table = to_table(make_record(seed=9))
     for name, array in change.items():
         table = _replace(table, name, array)
@@ -232,9 +232,9 @@ def test_a_small_file_cannot_claim_much_memory(folder: Path, make_record: MakeRe
 
 
 def test_files_beyond_the_limits_are_not_opened(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "MAX_ROWS", 1)
+    monkeypatch.setattr(blocks, "MAX_ROWS", 1)
     assert {s.reason.split(":")[0] for s in read_records(folder).skipped} == {"too large"}
-    monkeypatch.setattr(reading, "MAX_FILE_BYTES", 100)
+    monkeypatch.setattr(blocks, "MAX_FILE_BYTES", 100)
     assert {s.reason for s in read_records(folder).skipped} == {"larger than 100 bytes"}
 
 
