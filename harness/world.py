@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from subnetbench.harness.allocator import keep_freed_memory
 from subnetbench.harness.errors import RunFailure, UserError
 from subnetbench.harness.specs import Compute
 
@@ -149,7 +150,9 @@ def open_world(
             reason="world-size",
         )
     torch.set_num_threads(compute.threads)
-    if kind == "cuda":
+    if kind == "cpu":
+        keep_freed_memory()
+    else:
         # cuBLAS is reproducible only with a fixed workspace.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(kind == "cuda", warn_only=True)

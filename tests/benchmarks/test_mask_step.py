@@ -3,9 +3,12 @@
 Skipped by default. Run with
 `OMP_NUM_THREADS=2 pytest -o addopts="--import-mode=importlib" tests/benchmarks/test_mask_step.py -s`.
 Every step is timed beside a dense one, and the median of their ratios counts: what else the machine does hits both
-alike. "published" rows are the formulations of the released codes.
+alike. "published" rows are the formulations of the released codes. All share a process that keeps freed memory, as
+runs do; `test_keeping_freed_memory` shows what that is worth.
 """
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,6 +22,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.profiler import ProfilerActivity, profile
 
+from subnetbench.harness.allocator import keep_freed_memory
 from subnetbench.methods.parts.initialisation import kaiming_normal_
 from subnetbench.methods.parts.layer_choice import choose_parameters
 from subnetbench.methods.parts.masking import mask_network
@@ -205,6 +209,11 @@ def report(benchmark, setting: Setting, steps: dict[str, Callable[[], None]]) ->
     return ratios
 
 
+@pytest.fixture
+def kept_memory():
+    keep_freed_memory()
+
+
 FROZEN = ("aslp", "supermask", "supermask rescaled", "edge_popup", "fixed")
 RESIDUAL = ("continuous_sparsification", "aslp", "edge_popup", "fixed")
 SETTINGS = [
@@ -215,6 +224,7 @@ SETTINGS = [
 
 
 @pytest.mark.timeout(1800)
+@pytest.mark.usefixtures("kept_memory")
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda s: s.network)
 def test_masked_step_against_dense_step_on_the_cpu(benchmark, setting):
     steps = {"dense": dense_step(setting)}
@@ -222,6 +232,33 @@ def test_masked_step_against_dense_step_on_the_cpu(benchmark, setting):
     steps |= {f"published {name}": published_step(setting, name) for name in setting.masks if name in PUBLISHED}
     ratios = report(benchmark, setting, steps)
     assert not {name: ratios[name] for name in setting.masks if ratios[name] > setting.allowed}
+
+
+DENSE_STEPS = """
+import importlib.util, statistics, sys
+spec = importlib.util.spec_from_file_location("steps", sys.argv[1])
+sys.modules["steps"] = steps = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(steps)
+if sys.argv[2] == "kept":
+    steps.keep_freed_memory()
+step = steps.dense_step(next(s for s in steps.SETTINGS if s.network == sys.argv[3]))
+print(statistics.median([steps._timed(step) for _ in range(8)][2:]))
+"""
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("network", ["conv2", "conv6"])
+def test_keeping_freed_memory(benchmark, network):
+    """A dense step in a process that keeps what is freed, against one that gives it back: measured in turn."""
+
+    def seconds(choice):
+        command = [sys.executable, "-P", "-c", DENSE_STEPS, __file__, choice, network]
+        return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+    pairs = benchmark.pedantic(lambda: [(seconds("given back"), seconds("kept")) for _ in range(3)], rounds=1)
+    ratio = median(kept / given for given, kept in pairs)
+    print(f"\n{network}: seconds a step (given back, kept) {pairs}, ratio {ratio:.3f}")
+    assert ratio < 0.9
 
 
 def peak_bytes(make_step: Callable[[], Callable[[], None]]) -> int:
