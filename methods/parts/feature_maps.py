@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from subnetbench.harness.errors import DataError, UserError, nearest
+from subnetbench.methods.parts.memory_format import prefer_channels_last
 from subnetbench.methods.parts.packaged_weights import load_packaged_weights, packaged_weights_file
 from subnetbench.methods.parts.small_networks import CifarResNet
 
@@ -63,7 +64,7 @@ def feature_map_backbone(
             raise DataError(f"the pretrained weights of {architecture!r} cannot be had: {error}") from error
         raise
     shape = _dry_run(module, architecture, channels, image_size)
-    return Backbone(module, shape, *((mean, std) if pretrained else (None, None)))
+    return Backbone(prefer_channels_last(module), shape, *((mean, std) if pretrained else (None, None)))
 
 
 def strided_cnn(widths: Sequence[int], channels: int = 3) -> nn.Sequential:

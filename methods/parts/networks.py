@@ -5,6 +5,7 @@ from torch import nn
 
 from subnetbench.harness.data import TaskData
 from subnetbench.harness.errors import UserError, nearest
+from subnetbench.methods.parts.memory_format import prefer_channels_last
 from subnetbench.methods.parts.modes import in_evaluation_mode
 from subnetbench.methods.parts.small_networks import SMALL_NETWORKS, small_network
 
@@ -55,7 +56,7 @@ def _checked(network: nn.Module, name: str, data: TaskData, size: int) -> nn.Mod
     except (RuntimeError, AssertionError, ValueError) as error:
         fault = f"cannot classify images of {size} pixels: {str(error) or type(error).__name__}"
         raise UserError(fault, field="network", value=name) from None
-    return network
+    return prefer_channels_last(network)
 
 
 def _torchvision(model: str, data: TaskData, pretrained: bool) -> nn.Module:

@@ -1,0 +1,32 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from subnetbench.methods.parts.feature_maps import feature_map_backbone
+from subnetbench.methods.parts.memory_format import prefer_channels_last
+
+
+def separable():
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 4, 1))
+
+
+def test_the_same_maps_in_another_order():
+    network, images = separable().eval(), torch.randn(2, 3, 8, 8)
+    expected = network(images)
+    maps = copy.deepcopy(prefer_channels_last(network))(images)
+    assert maps.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(maps, expected)
+    assert images.is_contiguous()
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_networks_without_depthwise_convolutions_are_left_alone(groups):
+    network = nn.Sequential(nn.Conv2d(4, 8, 3, groups=groups))
+    assert prefer_channels_last(network)(torch.randn(2, 4, 8, 8)).is_contiguous()
+
+
+def test_backbones_with_depthwise_convolutions_use_it():
+    maps = feature_map_backbone("mobilenetv2_050", image_size=32).module.eval()(torch.randn(2, 3, 64, 64))
+    assert maps.is_contiguous(memory_format=torch.channels_last)
