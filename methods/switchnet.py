@@ -138,7 +138,7 @@ class SwitchNet(CapacityMethod["SwitchNet.Config"]):
 
     def optimizers(self, modules: nn.ModuleDict, stage: Stage, context: Context) -> dict[str, Optimization]:
         if self._is_slimmable():
-            self.slices = WidthSlices(modules["network"])
+            self.slices = WidthSlices(cast(SlimmableNetwork, modules["network"]))
         optimizations = self.optimization(modules)
         if self.config.training == "sfsc":
             optimizations["weights"].clip_norm = None
@@ -159,12 +159,13 @@ class SwitchNet(CapacityMethod["SwitchNet.Config"]):
         config, slices = self.config, self.slices
         named = {name: p for name, p in network.named_parameters() if p.requires_grad}
         gradients: list[WidthGradients] = []
+        others = {name: p for name, p in named.items() if name not in slices.weights}
         for i in range(len(network.switch.widths)):
-            others = {name: p.detach().requires_grad_() for name, p in named.items() if name not in slices.weights}
-            leaves = {**slices.leaves(i), **others}
-            raw = step.gradients(partial(self.width_loss, network, i, leaves, step), list(leaves.values()))
+            leaves = slices.leaves(i)
+            used = {**leaves, **others}
+            raw = step.gradients(partial(self.width_loss, network, i, leaves, step), list(used.values()))
             clip = config.capacity_clip_norm if config.training == "compatible" and i else None
-            gradients.append(slices.finish(i, dict(zip(leaves, raw, strict=True)), clip_norm=clip)[0])
+            gradients.append(slices.finish(i, dict(zip(used, raw, strict=True)), clip_norm=clip))
         if config.training == "sfsc":
             combined = merge_sfsc(gradients, self.projection_orders(step))
         else:
@@ -219,12 +220,12 @@ class SwitchNet(CapacityMethod["SwitchNet.Config"]):
         return {"loss": self.class_losses(embeddings, logits, classifier.weight, labels).mean(), "accuracy": correct}
 
     def width_loss(
-        self, network: SlimmableNetwork, index: int, parameters: dict[str, Tensor], step: Step, batch: Batch
+        self, network: SlimmableNetwork, index: int, leaves: dict[str, Tensor], step: Step, batch: Batch
     ) -> dict[str, Tensor]:
-        """The loss at one width, which runs with `parameters`; triplets are of one forward pass."""
+        """The loss at one width, whose slices of the shared weights are `leaves`; triplets are of one forward pass."""
         config = self.config
         images, labels = samples(batch)
-        embeddings, logits = functional_call(network, parameters, (images,), {"width": index})
+        embeddings, logits = functional_call(network, leaves, (images,), {"width": index})
         if config.training == "asymmetric":
             if index:
                 dense = batch.extra[DENSE_EMBEDDINGS]
@@ -232,7 +233,7 @@ class SwitchNet(CapacityMethod["SwitchNet.Config"]):
                     "loss": asymmetric_triplet_loss(embeddings.float(), dense, labels, margin=config.triplet_margin)
                 }
             batch.extra[DENSE_EMBEDDINGS] = embeddings.detach().float()
-        weights = parameters["network.classifier.weight"]
+        weights = leaves.get("network.classifier.weight", network.get_parameter("network.classifier.weight"))
         loss = self.class_losses(embeddings, logits, weights, labels).mean()
         if index:
             step.log(**{f"loss_{list(config.named_widths())[index]}": loss})

@@ -56,6 +56,12 @@ def row_products(gradients: Sequence[Tensor], scale: RowScale | None = None) -> 
     (count, length), n = rows[0].shape, len(rows)
     dtype = torch.float64 if rows[0].numel() < _DOUBLE_BELOW else rows[0].dtype
     products = [rows[0].new_empty(count, n, n, dtype=dtype) for _ in range(1 if scale is None else 2)]
+    whole = one_behind_the_other(rows) if scale is None else None
+    if whole is not None:
+        for cut in pieces(rows[0]):
+            by_row = whole[:, cut].to(dtype).transpose(0, 1)
+            torch.bmm(by_row, by_row.transpose(1, 2), out=products[0][cut])
+        return products
     buffer = rows[0].new_empty(n, min(rows_at_a_time(rows[0]), count), length)
     for cut in pieces(rows[0]):
         stack = buffer[:, : min(cut.stop, count) - cut.start]
@@ -236,6 +242,18 @@ def as_rows(tensor: Tensor, layout: torch.memory_format) -> Tensor:
     if layout is torch.channels_last:
         tensor = tensor.permute(0, 2, 3, 1)
     return tensor.reshape(tensor.shape[0], -1) if tensor.dim() > 1 else tensor.reshape(1, -1)
+
+
+def one_behind_the_other(rows: Sequence[Tensor]) -> Tensor | None:
+    """(n, count, length): n tensors (count, length) as one, without a copy, if that is how they lie in memory."""
+    first, size = rows[0], rows[0].numel()
+    regular = all(
+        row.is_contiguous()
+        and row.untyped_storage().data_ptr() == first.untyped_storage().data_ptr()
+        and row.storage_offset() == first.storage_offset() + i * size
+        for i, row in enumerate(rows)
+    )
+    return first.as_strided((len(rows), *first.shape), (size, *first.stride())) if regular else None
 
 
 def rows_at_a_time(rows: Tensor) -> int:

@@ -7,7 +7,7 @@ the place of gradients that come in. In a step of the conflict-aware rule:
     for i in (full width first):
         leaves = slices.leaves(i) | the other parameters
         raw = gradients of the loss at width i with respect to the leaves (averaged over micro-batches and processes)
-        gradients.append(slices.finish(i, raw, clip_norm=100 unless full)[0])
+        gradients.append(slices.finish(i, raw, clip_norm=100 unless full))
     combined = integrate_widths(gradients, slices.weights, orders)
 """
 
@@ -25,6 +25,7 @@ from subnetbench.methods.parts.gradient_integration import (
     row_products,
 )
 from subnetbench.methods.parts.norm_clipping import scale_to_norm, total_norm
+from subnetbench.methods.parts.slimmable import SlimmableNetwork
 from subnetbench.methods.parts.slimmable_layers import SlimmableLayer
 
 WidthGradients = Mapping[str, Tensor | None]
@@ -34,13 +35,15 @@ class WidthSlices:
     """What each width uses of the shared weights of a slimmable network, as leaves and as places for gradients.
 
     Gradients with respect to the slices, not to the whole weights, save the autograd engine from padding them. Each
-    width has room of the size of the weights for them, which is kept from step to step.
+    width has room of the size of the weights for them, kept from step to step; that of a weight lies in one piece for
+    all widths, as `row_products` likes it best.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: SlimmableNetwork) -> None:
         self.weights = shared_weights(network)
+        self._widths = len(network.switch.widths)
         self._owners = {name: network.get_submodule(name.rpartition(".")[0]) for name in self.weights}
-        self._room: dict[int, dict[str, Tensor]] = {}
+        self._room: dict[str, Tensor] = {}
 
     def leaves(self, index: int) -> dict[str, Tensor]:
         """The slices of one width by name, to run the network functionally with."""
@@ -52,32 +55,27 @@ class WidthSlices:
         return found
 
     @torch.no_grad()
-    def finish(
-        self, index: int, gradients: WidthGradients, *, clip_norm: float | None = None
-    ) -> tuple[dict[str, Tensor], Tensor]:
-        """Put the gradients of one width, by name, in their places, and clip all of them by their total norm.
+    def finish(self, index: int, gradients: WidthGradients, *, clip_norm: float | None = None) -> dict[str, Tensor]:
+        """The gradients of one width, by name, those of the slices in their places among zeros.
 
-        Returns them, those of the slices padded to full size, and the norm before clipping.
+        With `clip_norm` all are scaled down together where their total norm is larger.
         """
-        if index not in self._room:
-            self._room[index] = {name: torch.zeros_like(weight) for name, weight in self.weights.items()}
         finished = {name: gradient for name, gradient in gradients.items() if gradient is not None}
-        norms, places = [total_norm([g for name, g in finished.items() if name not in self.weights])], []
-        for name, room in self._room[index].items():
+        norm = None if clip_norm is None else total_norm(list(finished.values()))
+        rest = [gradient for name, gradient in finished.items() if name not in self.weights]
+        places = []
+        for name, weight in self.weights.items():
+            if name not in self._room:
+                self._room[name] = weight.new_zeros(self._widths, *weight.shape)
+            gradient, room = finished.get(name), self._room[name][index]
             owner, kind = self._owner(name)
             place = owner.region(kind, room, index)
+            place.zero_() if gradient is None else place.copy_(gradient.reshape(place.shape))
             places.append(place)
-            if name in finished:
-                gradient = finished[name]
-                norms.append(torch.linalg.vector_norm(gradient))
-                place.copy_(gradient.reshape(place.shape))
-            else:
-                place.zero_()
-        norm = torch.linalg.vector_norm(torch.stack([part.to(norms[-1].device) for part in norms]))
-        if clip_norm is not None:
-            rest = [gradient for name, gradient in finished.items() if name not in self.weights]
+            finished[name] = room
+        if clip_norm is not None and norm is not None:
             scale_to_norm([*places, *rest], norm, clip_norm)
-        return {**finished, **self._room[index]}, norm
+        return finished
 
     def _owner(self, name: str) -> tuple[SlimmableLayer, str]:
         owner = self._owners[name]

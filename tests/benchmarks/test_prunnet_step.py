@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.profiler import ProfilerActivity, profile
 
+from subnetbench.harness.allocator import keep_freed_memory
 from subnetbench.harness.method import Progress, Stage
 from subnetbench.harness.registry import get_method
 from subnetbench.harness.training.step import Batch, LogSums, Step
@@ -34,6 +35,11 @@ SPARSITIES = (0.2, 0.4, 0.6, 0.8)
 WIDTHS = (1.0, 0.8944, 0.7746, 0.6325, 0.4472)
 CLASSES = 1000
 ROUNDS = 7
+
+
+@pytest.fixture(autouse=True)
+def as_in_a_run():
+    keep_freed_memory()
 
 
 class OneProcess(World):

@@ -82,9 +82,8 @@ def test_gradients_of_slices_are_those_of_the_whole_weights(clip_norm):
             leaves = {**slices.leaves(i), **others}
             loss = F.cross_entropy(functional_call(network, leaves, images, {"width": i})[1], labels)
             found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
-            finished, norm = slices.finish(i, dict(zip(leaves, found, strict=True)), clip_norm=clip_norm)
+            finished = slices.finish(i, dict(zip(leaves, found, strict=True)), clip_norm=clip_norm)
             total = torch.cat([g.flatten() for g in expected.values() if g is not None]).norm().item()
-            assert norm.item() == pytest.approx(total, rel=1e-5)
             factor = 1.0 if clip_norm is None else min(1.0, clip_norm / (total + 1e-6))
             for name, gradient in expected.items():
                 if gradient is not None:
@@ -105,7 +104,7 @@ def check_slices(network: SlimmableNetwork, inputs: torch.Tensor) -> None:
     loss = functional_call(network, leaves, inputs, {"width": 0}).square().sum()
     raw = dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True))
     assert sum(leaf.numel() for leaf in leaves.values()) < sum(weight.numel() for weight in slices.weights.values())
-    finished, _ = slices.finish(0, raw)
+    finished = slices.finish(0, raw)
     for name, gradient in zip(slices.weights, expected, strict=True):
         assert torch.allclose(finished[name], gradient, rtol=1e-4, atol=1e-6), name
 
