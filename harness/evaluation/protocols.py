@@ -89,10 +89,10 @@ def _single(variant: Variant, split: Split, outputs: "_Outputs") -> dict[str, fl
         return classification_metrics([(rows, torch.from_numpy(split.labels))])
     if variant.text_encoder is None:
         raise UserError(f"variant {variant.name!r} has no text encoder, so it cannot be searched by text")
-    return _search_by_text(rows, split.captions, variant.text_encoder)
+    return search_by_text(rows, split.captions, variant.text_encoder)
 
 
-def _search_by_text(
+def search_by_text(
     images: Tensor, captions: Sequence[Sequence[str]], encoder: Callable[[Sequence[str]], Tensor]
 ) -> dict[str, float]:
     """Recall at 1, 5 and 10 in both directions; a caption's positives are all images that have it.

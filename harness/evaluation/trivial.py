@@ -1,5 +1,6 @@
 """What a task's data gives away without learning: the figures that a method has to beat."""
 
+from collections import Counter
 from collections.abc import Sequence
 from math import comb
 
@@ -10,7 +11,6 @@ from torch import nn
 from subnetbench.harness.data import Images, Preprocessing, Split, TaskData
 from subnetbench.harness.evaluation.embed import embed
 from subnetbench.harness.evaluation.retrieval import split_metrics
-from subnetbench.harness.evaluation.search import check_k
 
 PIXEL_SIDE = 16
 
@@ -49,21 +49,28 @@ def raw_pixels(split: Split, metrics: Sequence[str] | None = None) -> dict[str, 
 
 
 def random_order(split: Split, ks: Sequence[int] = (1, 5, 10)) -> dict[str, float]:
-    """Expected recall of a random order, for both protocols of `text_image_metrics`.
+    """Expected recall of a random order, in both directions and by the protocols by which a split is scored.
 
-    An item with P positives among n is found among the first k with probability 1 - C(n - P, k) / C(n, k).
+    A query with r right answers among n finds one of them among the first k with probability
+    1 - C(n - r, k) / C(n, k); averaged over the queries. Right answers to a caption are all images that have it, to an
+    image its different captions. Each k that fits the smaller of the two galleries counts, and the first captions
+    alone (`first_caption_`) where images have several.
     """
-    captions = np.array([len(texts) for texts in split.captions or ()])
-    captions = captions[captions > 0]
-    texts = {"": captions, "first_caption_": np.ones_like(captions)}
+    protocols = {"": list(split.captions or ())}
+    if any(len(own) > 1 for own in protocols[""]):
+        protocols["first_caption_"] = [own[:1] for own in protocols[""]]
     results = {}
-    for prefix, positives in texts.items():
-        for k in ks:
-            check_k(k, min(len(split), int(positives.sum())))
-            results[f"{prefix}text_to_image_recall_at_{k}"] = chance_recall(len(split), 1, k)
-            results[f"{prefix}image_to_text_recall_at_{k}"] = float(
-                np.mean([chance_recall(int(positives.sum()), int(count), k) for count in positives])
-            )
+    for prefix, captions in protocols.items():
+        different = [set(own) for own in captions if own]
+        images_of_text = Counter(text for own in different for text in own)
+        images, texts = len(split), len(images_of_text)
+        answers = {"text_to_image": (images, list(images_of_text.values()))}
+        answers["image_to_text"] = (texts, [len(own) for own in different])
+        for direction, (gallery, positives) in answers.items():
+            for k in ks:
+                if k <= min(images, texts):
+                    chances = [chance_recall(gallery, count, k) for count in positives]
+                    results[f"{prefix}{direction}_recall_at_{k}"] = float(np.mean(chances))
     return results
 
 

@@ -1,5 +1,5 @@
-import dataclasses
 import itertools
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -8,6 +8,7 @@ import torch
 from subnetbench.harness.data import Split, TaskData, TensorImages
 from subnetbench.harness.errors import UserError
 from subnetbench.harness.evaluation.classification import classification_metrics
+from subnetbench.harness.evaluation.protocols import search_by_text
 from subnetbench.harness.evaluation.trivial import chance_recall, trivial_baseline
 
 
@@ -81,5 +82,27 @@ def test_text_image_chance():
     assert found["image_to_text_recall_at_3"] == pytest.approx((1 - 4 / 20 + 3 / 6 + 1 - 1 / 20) / 3)
     assert found["first_caption_text_to_image_recall_at_3"] == pytest.approx(3 / 4)
     assert found["first_caption_image_to_text_recall_at_1"] == pytest.approx(1 / 3)
-    with pytest.raises(UserError, match="k: "):
-        trivial_baseline(dataclasses.replace(data), ks=(4,))
+
+
+# Several images a caption, several captions an image, a caption twice at one image, an image without any.
+SHARED = (("a",), ("a", "a", "b"), ("c", "b"), ("a",), (), ("d", "b"), ("e",), ("f", "g"), ("f",), ("a", "c", "e"))
+
+
+@pytest.mark.parametrize("captions", [SHARED, tuple(own[:1] for own in SHARED)], ids=["several", "one an image"])
+def test_text_image_chance_is_the_mean_over_random_orders(captions):
+    """The metrics of a run, on embeddings that know nothing, come to what the baseline expects."""
+    data = data_of("text_image", split_of(blank(10), [0] * 10, captions=captions))
+    expected = trivial_baseline(data)
+    assert {"text_to_image_recall_at_5", "image_to_text_recall_at_5"} <= expected.keys()
+    texts, draws, total = sorted({text for own in captions for text in own}), 800, Counter()
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(draws):
+        rows = dict(zip(texts, torch.randn(len(texts), 32, generator=generator), strict=True))
+        encoder = lambda asked, rows=rows: torch.stack([rows[text] for text in asked])  # noqa: E731
+        total.update(search_by_text(torch.randn(10, 32, generator=generator), captions, encoder))
+    assert {name: value / draws for name, value in total.items()} == pytest.approx(expected, abs=0.03)
+
+
+def test_text_image_chance_leaves_out_what_does_not_fit():
+    data = data_of("text_image", split_of(blank(4), [0, 1, 2, 3], captions=(("a",), ("b",), ("a",), ("c",))))
+    assert {name[-1] for name in trivial_baseline(data, ks=(1, 3, 4))} == {"1", "3"}
