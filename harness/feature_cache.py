@@ -62,4 +62,6 @@ def cached_rows(context: "Context", key: Sequence[object], compute: Callable[[],
 
 
 def _bytes(tensor: Tensor) -> Tensor:
+    if not tensor.numel():  # its strides may be anything, even such that it has no view as bytes
+        return torch.empty(0, dtype=torch.uint8)
     return tensor.detach().cpu().contiguous().flatten().view(torch.uint8)

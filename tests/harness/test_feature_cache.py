@@ -9,7 +9,7 @@ from torch import nn
 from subnetbench.harness.context import Context
 from subnetbench.harness.data import Preprocessing
 from subnetbench.harness.execution import RunSettings, load_data
-from subnetbench.harness.feature_cache import cached_outputs, cached_rows
+from subnetbench.harness.feature_cache import cached_outputs, cached_rows, weights_digest
 from subnetbench.harness.specs import resolve
 from subnetbench.harness.world import open_world
 
@@ -80,3 +80,12 @@ def test_broken_files_are_written_anew_and_pickles_are_not_loaded(context):
 def test_nothing_is_written_without_a_folder(context):
     context.cache = None
     assert torch.equal(cached_rows(context, ("x",), lambda: torch.ones(1)), torch.ones(1))
+
+
+@pytest.mark.parametrize("stride", [0, 1])
+def test_networks_with_empty_buffers_have_a_digest(stride):
+    """An encoder with all patches masked keeps none, and an empty tensor may have any stride."""
+    empty, full = nn.Module(), nn.Module()
+    empty.register_buffer("kept", torch.empty(0, dtype=torch.int64).as_strided((0,), (stride,)))
+    full.register_buffer("kept", torch.zeros(1, dtype=torch.int64))
+    assert weights_digest(empty) != weights_digest(full)
