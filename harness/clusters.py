@@ -5,7 +5,7 @@ A profile holds any field of `Resources`, `methods` with fields for some methods
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -23,6 +23,9 @@ class Cluster(SweepResources):
         int | None, Field(ge=1, description="tasks in one array; none: what the scheduler says")
     ] = None
     max_jobs: Annotated[int | None, Field(ge=1, description="jobs of a sweep that may be queued at once")] = None
+    driver: Annotated[dict[str, Any], Field(description="what jobs that drive a tuning ask for")] = Field(
+        default_factory=dict
+    )
 
 
 def profiles_folder() -> Path:

@@ -5,18 +5,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from subnetbench.harness.launchers.slurm.ledger import DRIVER
 from subnetbench.harness.run_folder import RunFolder, find_runs
 
 
 def collect(results: Sequence[Path]) -> list[dict[str, Any]]:
     """One row a run: `run`, `results`, `state`, `stage`, `epoch`, `rate` (steps a second), `seconds`, `detail`."""
-    return [_row(folder) for place in results for folder in find_runs(place)]
+    return [_row(folder) for place in results for folder in folders_of(place)]
+
+
+def folders_of(results: Path) -> list[RunFolder]:
+    """The runs of a results folder, after the job that drives its tuning, where there is one."""
+    driver = RunFolder(results, DRIVER)
+    return [*([driver] if driver.path.is_dir() else []), *find_runs(results)]
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> str:
-    """The number of runs in each state, in words."""
-    counts = Counter(row["state"] for row in rows)
-    return f"{len(rows)} runs" + "".join(f", {count} {state}" for state, count in sorted(counts.items()))
+    """The number of runs in each state, in words; the driver of a tuning is none."""
+    counts = Counter(row["state"] for row in rows if row["run"] != DRIVER)
+    return f"{counts.total()} runs" + "".join(f", {count} {state}" for state, count in sorted(counts.items()))
 
 
 def _row(folder: RunFolder) -> dict[str, Any]:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from subnetbench.harness.launchers.slurm.submitting import Outcome, Submitter
     from subnetbench.harness.planning import Plan
     from subnetbench.harness.specs import RunSpec
+    from subnetbench.harness.tuning.tuning_file import TuningFile
 
 On = Annotated[Literal["here", "slurm"], typer.Option("--on", help="here: this machine; slurm: submit and return.")]
 ClusterName = Annotated[
@@ -28,7 +29,7 @@ CodeChanges = Annotated[
 def cancel(
     sweep: Annotated[Path, typer.Argument(help="Results folder, or the name of one in results/.")],
 ) -> None:
-    """Cancel all jobs of a sweep; runs write a checkpoint, and the same `sweep` command goes on later.
+    """Cancel all jobs of a sweep or tuning; runs write a checkpoint, and the same command goes on later.
 
     Example: `subnetbench cancel results/big_sweep`
     """
@@ -38,7 +39,9 @@ def cancel(
     folder = sweep if sweep.is_dir() else Path("results") / sweep
     if not folder.is_dir():
         raise UserError("there is no such folder", field="SWEEP", value=str(sweep))
-    cancelled = cancel_all(Ledger(folder.resolve()))
+    # The driver of a tuning first, lest it replace its trials.
+    places = (folder.resolve(), folder.resolve() / "trials")
+    cancelled = [job for place in places for job in cancel_all(Ledger(place))]
     typer.echo(f"cancelled {len(cancelled)} jobs" if cancelled else "no jobs are queued or running")
 
 
@@ -122,6 +125,25 @@ def _print_outcome(plan: "Plan", outcome: "Outcome", results: Path, dry_run: boo
             typer.echo(f"skipped {len(run_ids)}: {reason}")
     for fault in outcome.faults:
         typer.echo(f"error: {fault}", err=True)
+
+
+def submit_tuning(content: "TuningFile", cluster: str | None, **options: Any) -> None:
+    """Submit the job that drives a tuning, and say how to follow it. `options` are those of `submit_driver`."""
+    from subnetbench.harness.clusters import read_cluster
+    from subnetbench.harness.tuning.on_slurm import submit_driver
+
+    driver = submit_driver(content, read_cluster(cluster), **options)
+    if not driver.job:
+        typer.echo(f"nothing is left to do; results in {driver.results}")
+        return
+    said = "submitted" if driver.new else f"{driver.state} already; nothing was submitted"
+    typer.echo(f"the driver is job {driver.job}, {said}; results in {driver.results}")
+    for what, command in (
+        ("how it stands", f"status {driver.results} --watch"),
+        ("its log", f"logs driver --out {driver.results}"),
+        ("to stop it", f"cancel {driver.results}"),
+    ):
+        typer.echo(f"{what + ':':14} subnetbench {command}")
 
 
 def plan(

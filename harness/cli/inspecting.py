@@ -45,7 +45,7 @@ def status(
 
 
 def logs(
-    run: Annotated[str, typer.Argument(help="Run id, or the beginning of one.")],
+    run: Annotated[str, typer.Argument(help="Run id, or the beginning of one; `driver` is a tuning's driver job.")],
     out: Annotated[Path | None, typer.Option("--out", help="Results folder [default: all in results/].")] = None,
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="Last lines to print.")] = 50,
 ) -> None:
@@ -55,9 +55,9 @@ def logs(
     """
     from subnetbench.harness.errors import unknown
     from subnetbench.harness.launchers.slurm.states import job_log_of
-    from subnetbench.harness.run_folder import find_runs
+    from subnetbench.harness.run_status import folders_of
 
-    folders = [folder for results in _results_folders([out] if out else None) for folder in find_runs(results)]
+    folders = [folder for results in _results_folders([out] if out else None) for folder in folders_of(results)]
     found = [folder for folder in folders if folder.run_id.startswith(run)]
     if not found:
         raise unknown("run", run, [folder.run_id for folder in folders])
@@ -208,7 +208,9 @@ def _results_folders(given: list[Path] | None) -> list[Path]:
     for folder in folders:
         if not folder.is_dir():
             raise UserError("there is no such folder", field="FOLDER", value=str(folder))
-    return folders
+    # A tuning keeps its trials apart from its final runs.
+    trials = [path for folder in folders if (path := folder / "trials").is_dir() and (path / "runs").is_dir()]
+    return [*folders, *(path for path in trials if path not in folders)]
 
 
 def add_commands(app: typer.Typer) -> None:

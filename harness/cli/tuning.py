@@ -1,10 +1,11 @@
 """The command that searches: `tune`."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
+from subnetbench.harness.cli.cluster import ClusterName, CodeChanges, On
 from subnetbench.harness.cli.common import Data, DataRoot, Results, Set, assignments, data_root, print_table
 from subnetbench.harness.cli.running import RunsPerGpu, Tracker
 from subnetbench.harness.errors import UserError
@@ -17,7 +18,9 @@ def tune(
     dataset: Annotated[str | None, typer.Argument(help="Data set, after a method.")] = None,
     trials: Annotated[int | None, typer.Option(min=1, help="Target number of completed trials a study.")] = None,
     device_hours: Annotated[float | None, typer.Option(help="Or target hours of devices a study.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Trials at a time [default: GPUs or cores].")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Trials at a time [default: GPUs or cores; 8 on slurm].")
+    ] = None,
     sampler: Annotated[str | None, typer.Option(help="tpe, cmaes, gp, random, grid, qmc or nsga2.")] = None,
     pruner: Annotated[str | None, typer.Option(help="none, median, hyperband, asha or wilcoxon.")] = None,
     objective: Annotated[
@@ -52,10 +55,18 @@ def tune(
     tracker: Tracker = None,
     no_final: Annotated[bool, typer.Option("--no-final", help="Do not retrain the best; leave the test set.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be searched and start nothing.")] = False,
+    on: On = "here",
+    driver: Annotated[
+        Literal["slurm", "here"],
+        typer.Option("--driver", help="With `--on slurm`: the driver is a job too, or stays in this shell."),
+    ] = "slurm",
+    cluster: ClusterName = None,
+    code_changes: CodeChanges = "refuse",
 ) -> None:
     """Search hyper-parameters on validation data, retrain the best with fresh seeds; again, it goes on.
 
-    Example: `subnetbench tune edge_popup emoji --trials 20 --workers 2 --set epochs=4`
+    Examples: `subnetbench tune edge_popup emoji --trials 20 --workers 2 --set epochs=4`,
+    `subnetbench tune search.yaml --on slurm --cluster mysite`
     """
     from subnetbench.harness.tuning.tune import quick_file
     from subnetbench.harness.tuning.tuning_file import read_tuning_file
@@ -93,19 +104,23 @@ def tune(
     if dry_run:
         _print_spaces(content)
         return
+    options: dict[str, Any] = {"results": out, "storage": storage, "workers": workers, "trackers": tracker}
+    options |= {"data_root": data_root(data_root_), "final": not no_final}
+    if on == "slurm" and driver == "slurm":
+        from subnetbench.harness.cli.cluster import submit_tuning
+
+        submit_tuning(content, cluster, code_changes=code_changes, **options)
+        return
+    if on == "slurm":
+        from subnetbench.harness.clusters import read_cluster
+        from subnetbench.harness.tuning.on_slurm import slurm_launcher, slurm_workers
+
+        site = read_cluster(cluster)
+        options["workers"] = slurm_workers(content, site, workers)
+        options["make_launcher"] = slurm_launcher(content, site, code_changes, say=typer.echo)
     from subnetbench.harness.tuning.tune import tune as carry_out
 
-    tuned = carry_out(
-        content,
-        results=out,
-        storage=storage,
-        workers=workers,
-        runs_per_gpu=runs_per_gpu,
-        data_root=data_root(data_root_),
-        trackers=tracker,
-        final=not no_final,
-        say=typer.echo,
-    )
+    tuned = carry_out(content, runs_per_gpu=runs_per_gpu, say=typer.echo, **options)
     _print_end(tuned)
     if not tuned.complete:
         raise typer.Exit(1)

@@ -79,10 +79,13 @@ class Driver:
                 # The same configuration is under way: one run, and each trial is told what comes of it.
                 self._jobs[run_id].append((search, job))
                 return
-            ending = search.on_disk(job)
+            settings = search.settings(job)
+            attached = self.launcher.attach(job.spec, settings)
+            ending = None if attached else search.on_disk(job)
             if ending is None:
                 self._jobs[run_id] = [(search, job)]
-                self.launcher.start(job.spec, search.settings(job))
+                if not attached:
+                    self.launcher.start(job.spec, settings)
                 return
             if self._tell(search, job, Ended(run_id, ending, time.time(), time.time())):
                 return

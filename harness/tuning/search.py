@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from subnetbench.harness.errors import SubnetbenchError, UserError
 from subnetbench.harness.run_folder import RunFolder, read_json
 from subnetbench.harness.specs import RunSpec
-from subnetbench.harness.tuning.launching import DIED, Ended
+from subnetbench.harness.tuning.launching import CODE_CHANGED, DIED, Ended
 from subnetbench.harness.tuning.objectives import Constraint, Figures, Objective
 from subnetbench.harness.tuning.reporting import reporting
 from subnetbench.harness.tuning.samplers import ProposingStudy, make_sampler, random_sampler
@@ -165,6 +165,9 @@ class Search(Study):
         failure = folder.failure()
         begun = job.trial.datetime_start
         if failure is None or begun is None or failure.get("time", 0.0) < begun.timestamp():
+            return None
+        if failure.get("reason") == CODE_CHANGED:
+            # Whoever starts a driver again has decided what is to become of that.
             return None
         return "pruned" if failure.get("reason") == "pruned" else "failed"
 

@@ -94,12 +94,16 @@ def open_storage(place: str) -> BaseStorage:
         raise SubnetbenchError(f"the database cannot be opened: {first_line}") from None
 
 
+class AlreadyDriven(SubnetbenchError):
+    """Another process drives the studies of a results folder."""
+
+
 @contextlib.contextmanager
 def only_driver(results: Path) -> Iterator[None]:
-    """Held while a driver works on the studies of a results folder. Raises `SubnetbenchError` if one does already."""
+    """Held while a driver works on the studies of a results folder. Raises `AlreadyDriven` if one does already."""
     with open(results / "driver.lock", "a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise SubnetbenchError(f"another process is tuning in {results}; it must end first") from None
+            raise AlreadyDriven(f"another process is tuning in {results}; it must end first") from None
         yield

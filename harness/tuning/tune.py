@@ -7,12 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from optuna.trial import TrialState
+
 from subnetbench.harness.errors import UserError
 from subnetbench.harness.launchers import process
 from subnetbench.harness.launchers.local import Devices
 from subnetbench.harness.paths import default_data_root
 from subnetbench.harness.planning import results_folder, visible_gpus
 from subnetbench.harness.registry import loaded_plugins
+from subnetbench.harness.run_folder import RunFolder
 from subnetbench.harness.specs import RunSpec
 from subnetbench.harness.trackers import check_trackers
 from subnetbench.harness.tuning.driver import Driver
@@ -26,6 +29,7 @@ from subnetbench.harness.tuning.study_files import write_best_sweep, write_study
 from subnetbench.harness.tuning.tuning_file import TuningFile, read_tuning_file
 
 JOURNAL = "study.log"
+TRIALS = "trials"
 
 Say = Callable[[str], None]
 
@@ -59,18 +63,17 @@ def tune(
     final: bool = True,
     make_launcher: LauncherFactory | None = None,
     say: Say = lambda line: None,
+    watch: Callable[[list[Search]], None] = lambda searches: None,
 ) -> Tuned:
     """Carry out the studies of a tuning file, or go on with them; then the final runs, unless `final` is False.
 
     Results go to `results`: trials below `trials/`, final runs beside them, tables below `studies/`. `storage` is a
     journal file (default `study.log` there) or a `postgresql://` URL. `make_launcher` replaces the local launcher.
-    Raises `UserError` for a file that cannot be used, `SubnetbenchError` when another process drives these studies.
+    `watch` is called with the searches at first and after each trial. Raises `UserError` for a file that cannot be
+    used, `AlreadyDriven` when another process drives these studies.
     """
     content = file if isinstance(file, TuningFile) else read_tuning_file(Path(file))
     folder = results_folder(content.name, results or content.results)
-    place = storage or str(folder / JOURNAL)
-    if "://" not in place:
-        place = str(Path(place).resolve())
     shared = {
         "data_root": data_root or default_data_root(),
         "trackers": check_trackers(trackers),
@@ -78,16 +81,20 @@ def tune(
         "plugins": tuple(loaded_plugins()),
     }
     with only_driver(folder):
-        opened = open_storage(place)
-        trials = results_folder(content.name, folder / "trials")
-        searches = [Search(content, entry, opened, place, trials) for entry in content.entries()]
+        searches = open_searches(content, folder, storage)
         specs = [search.default_spec for search in searches]
         count = workers or content.workers or default_workers(specs, runs_per_gpu)
         make = make_launcher or local_launcher(specs, count, runs_per_gpu)
         if any(search.prunes_epochs for search in searches):
             process.preload("subnetbench.harness.tuning.reporting")
         tuned = Tuned(folder, searches)
-        driver = Driver(searches, make(trials, shared), count, told=lambda *trial: say(describe(*trial)))
+        watch(searches)
+
+        def told(search: Search, number: int) -> None:
+            say(describe(search, number))
+            watch(searches)
+
+        driver = Driver(searches, make(folder / TRIALS, shared), count, told=told)
         tuned.interrupted = not driver.run()
         for search in searches:
             write_study_files(search, folder / "studies" / search.label)
@@ -97,6 +104,24 @@ def tune(
         if final and content.final_seeds and not tuned.interrupted:
             _final(tuned, final_runs(searches), make(folder, shared), say)
     return tuned
+
+
+def open_searches(content: TuningFile, folder: Path, storage: str | None) -> list[Search]:
+    """The studies of a tuning file, in its results folder and storage; raises what `tune` raises."""
+    place = storage or str(folder / JOURNAL)
+    if "://" not in place:
+        place = str(Path(place).resolve())
+    opened = open_storage(place)
+    trials = results_folder(content.name, folder / TRIALS)
+    return [Search(content, entry, opened, place, trials) for entry in content.entries()]
+
+
+def is_done(content: TuningFile, searches: list[Search], folder: Path, *, final: bool = True) -> bool:
+    """Whether `tune` would find nothing left to do."""
+    if any(search.trials(TrialState.RUNNING) or search.wants_trial(0) for search in searches):
+        return False
+    runs = final_runs(searches) if final and content.final_seeds else []
+    return all(RunFolder(folder, run.spec.run_id).finished_file.exists() for run in runs)
 
 
 def _final(tuned: Tuned, runs: list[FinalRun], launcher: TrialLauncher, say: Say) -> None:

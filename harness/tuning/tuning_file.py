@@ -90,6 +90,12 @@ class TuningFile(Config):
     max_failed: Annotated[int | None, Field(ge=1, description="failed trials that end a study")] = None
     defaults: StudyEntry = Field(default_factory=lambda: StudyEntry())
     methods: list[StudyEntry] = Field(min_length=1)
+    resources: Annotated[dict[str, Any], Field(description="what the jobs of trials ask for on a cluster")] = Field(
+        default_factory=dict
+    )
+    driver: Annotated[dict[str, Any], Field(description="what the driver's job asks for on a cluster")] = Field(
+        default_factory=dict
+    )
 
     @field_validator("objectives", mode="before")
     @classmethod

@@ -83,7 +83,7 @@ class Sweep:
         }
 
     def command(self, *arguments):
-        plugin = ["--plugin", str(self.plugin)] if arguments[0] == "sweep" else []
+        plugin = ["--plugin", str(self.plugin)] if arguments[0] in ("sweep", "tune") else []
         return [str(PROGRAM), *plugin, *map(str, arguments)]
 
     def call(self, *arguments, check=0, apart=False, **variables):

@@ -96,6 +96,9 @@ def call(*command: str, keep_open: Sequence[int] = ()) -> str:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         raise SchedulerSilent(f"{command[0]} did not answer within {time_limit():g} s") from None
+    if process.returncode < 0:
+        # As when SLURM signals all processes of a job that submits others.
+        raise SchedulerSilent(f"{command[0]} was ended by {signal.Signals(-process.returncode).name}")
     if process.returncode != 0:
         lines = [line for line in errors.splitlines() if line.strip()]
         reason = re.sub(r"^\w+: (error: )?", "", lines[-1]) if lines else "it said nothing"
@@ -121,6 +124,12 @@ def queue(names: Iterable[str]) -> dict[str, JobState]:
                 job_id, name, state, int(restarts) if restarts.isdigit() else 0, node, reason.replace("_", " ")
             )
     return found
+
+
+def goes_on(job_id: str, name: str) -> bool:
+    """Whether SLURM has other plans with a running job than ending it: a cancelled or preempted one is completing."""
+    job = queue([name]).get(job_id)
+    return job is not None and job.state == "RUNNING"
 
 
 def accounting(names: Iterable[str], since: str) -> dict[str, JobState]:

@@ -120,7 +120,7 @@ class _Task:
             busy = [spec for spec in waiting if self._is_busy(spec.run_id)]
             for spec in waiting:
                 if spec not in busy:
-                    launcher.submit(spec)
+                    launcher.submit(spec, **self.plan.get("own_settings", {}).get(spec.run_id, {}))
             while launcher.busy and not self.asked:
                 launcher.poll()
             if self.asked:
@@ -176,16 +176,12 @@ class _Task:
         if callable(submitits_answer):
             submitits_answer(JobEnvironment._usr_sig(), None)
         try:
-            if not self.asked or (self._goes_on() and not self.stands_still()):
-                clients.requeue(self.environment.job_id)
+            job_id, name = self.environment.job_id, os.environ.get("SLURM_JOB_NAME", "")
+            if not self.asked or (clients.goes_on(job_id, name) and not self.stands_still()):
+                clients.requeue(job_id)
         except clients.SchedulerError as error:
             print(f"not queued again: {error}", flush=True)
         sys.exit(AGAIN_STATUS)
-
-    def _goes_on(self) -> bool:
-        """Whether SLURM has other plans with the job than ending it: a cancelled or preempted one is completing."""
-        state = clients.queue([os.environ.get("SLURM_JOB_NAME", "")]).get(self.environment.job_id)
-        return state is not None and state.state == "RUNNING"
 
     def _may_try_again(self, run_id: str) -> bool:
         failure = self._folder(run_id).failure() or {}

@@ -24,8 +24,10 @@ from subnetbench.harness.locks import locked_within
 from subnetbench.harness.run_folder import read_json, write_json_text
 
 LOCK_SECONDS = 300.0
+DRIVER = "driver"
+"""Stands for the id of a run where a job drives a tuning (see `tuning.driver_job`)."""
 
-SubmissionState = Literal["submitting", "submitted", "refused", "lost", "cancelled", "blocked"]
+SubmissionState = Literal["submitting", "submitted", "refused", "lost", "cancelled", "blocked", "ended"]
 
 
 @dataclass
@@ -34,7 +36,7 @@ class Submission:
 
     `after` are ids of runs that must finish first. States: `submitting` until the job number is known; `refused` by
     the scheduler; `lost` when it was never heard of again; `cancelled`; `blocked` was not submitted because a run
-    that it starts from failed.
+    that it starts from failed; `ended` when a driver has seen all its runs end and nobody need ask for it any more.
     """
 
     token: str

@@ -42,7 +42,7 @@ class QueueWatch:
         latest = ledger.latest() if ledger.exists() else {}
         places = {run: job for s in latest.values() for run, job in s.places() if latest.get(run) is s}
         finished = {row["run"] for row in rows if row["state"] == "finished"}
-        wanted = {s.name for run_id, s in latest.items() if run_id not in finished}
+        wanted = {s.name for run_id, s in latest.items() if run_id not in finished and s.state != "ended"}
         queue: dict[str, clients.JobState] | None = None
         try:
             queue = clients.queue(wanted)
@@ -79,7 +79,7 @@ class QueueWatch:
             if job.pending and (job.reason == "Dependency" or (job.reason == "None" and after & unfinished)):
                 row["state"], row["detail"] = "waiting for input", ", ".join(submission.after)
             elif job.held:
-                row["state"], row["detail"] = "held", f"{job.reason}; the same sweep command lets it start"
+                row["state"], row["detail"] = "held", f"{job.reason}; the same command lets it start"
             elif job.pending:
                 row["state"] = "queued"
                 row["detail"] = row["detail"] or (job.reason if job.reason not in ("None", "") else "")
@@ -91,7 +91,7 @@ class QueueWatch:
             row["state"], row["detail"] = "blocked", f"{', '.join(broken)} failed"
             failed.add(row["run"])
         elif submission.state == "cancelled" or (job is not None and job.state.startswith("CANCELLED")):
-            row["state"], row["detail"] = "cancelled", "the same sweep command submits it again"
+            row["state"], row["detail"] = "cancelled", "the same command submits it again"
         elif submission.state == "submitting":
             row["state"], row["detail"] = "lost", "whether it was submitted is not known; the same command finds out"
         else:

@@ -46,9 +46,12 @@ class Outcome:
 class Submitter:
     """Submits plans for one results folder.
 
-    `settings` are those of `RunSettings`; `resources_of` says what a run's job asks for; `code_changes` decides what
-    happens when the program or its environment is no longer what it was when a run was submitted.
+    `settings` are those of `RunSettings`; `own_settings`, by run id, win over them. `resources_of` says what a run's
+    job asks for; `code_changes` decides what happens when the program or its environment is no longer what it was
+    when a run was submitted.
     """
+
+    program = "subnetbench.harness.launchers.slurm.start"
 
     def __init__(
         self,
@@ -63,6 +66,7 @@ class Submitter:
         self.results = results
         self.name = name
         self.settings = dict(settings)
+        self.own_settings: dict[str, Mapping[str, Any]] = {}
         self.cluster = cluster
         self.resources_of = resources_of
         self.code_changes = code_changes
@@ -117,7 +121,7 @@ class Submitter:
         python = resources.python or shlex.quote(sys.executable)
         return str(
             _make_sbatch_string(
-                command=f"{python} -u -m subnetbench.harness.launchers.slurm.start {shlex.quote(str(folder))}",
+                command=f"{python} -u -m {self.program} {shlex.quote(str(folder))}",
                 folder=folder,
                 job_name=submission.name,
                 map_count=len(array.jobs),
@@ -239,6 +243,7 @@ class Submitter:
             "gpus": array.resources.gpus,
             "minutes": array.resources.minutes,
             "settings": settings,
+            "own_settings": {run: self.own_settings[run] for run, _ in submission.places() if run in self.own_settings},
             "code": submission.code,
             "code_changes": self.code_changes,
         }

@@ -1,5 +1,7 @@
 """Stub SLURM clients on the PATH: they keep a queue in a file and write down how they were called."""
 
+import importlib.util
+import json
 import os
 import textwrap
 from pathlib import Path
@@ -7,9 +9,17 @@ from pathlib import Path
 import pytest
 
 from subnetbench.harness.clusters import Cluster
+from subnetbench.harness.launchers.slurm.ledger import Ledger
 from subnetbench.harness.launchers.slurm.resources import SweepResources, resources_for
 from subnetbench.harness.launchers.slurm.submitting import Submitter
 from subnetbench.harness.planning import plan_runs
+from subnetbench.harness.registry import load_plugin
+from subnetbench.harness.run_folder import RunFolder
+from subnetbench.harness.specs import spec_from_json
+from subnetbench.harness.tuning import slurm_trials
+from subnetbench.harness.tuning.tuning_file import TuningFile
+
+TUNING_TESTS = Path(__file__).parents[1] / "tuning"
 
 CLIENTS = {
     "sbatch": """
@@ -97,3 +107,73 @@ def submitter(tmp_path):
 @pytest.fixture
 def plan(tmp_path):
     return lambda specs, **options: plan_runs(specs, tmp_path / "results", **options)
+
+
+@pytest.fixture(scope="session")
+def instant_trials():
+    spec = importlib.util.spec_from_file_location("instant_trials", TUNING_TESTS / "conftest.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.InstantTrials
+
+
+class Jobs:
+    """Does the jobs that the stub clients hold, as jobs do: by what is in their folders.
+
+    `ends` is called with a spec and says how its run ends: `finished`, `failed:<reason>`, `pruned`, `vanishes`, or
+    None for a job that goes on.
+    """
+
+    def __init__(self, stub, folders, instant_trials, ends=lambda spec: "finished"):
+        self.stub, self.folders, self.instant_trials, self.ends = stub, folders, instant_trials, ends
+        self.done = []
+
+    def work(self):
+        file = self.stub.folder / "queue"
+        for line in file.read_text().splitlines() if file.exists() else ():
+            job, state, _, name, *_ = line.split("|")
+            if state in ("PENDING", "RUNNING") and not name.startswith("t-driver"):
+                self._do(job, name)
+
+    def _do(self, job, name):
+        for results in self.folders:
+            plan_file = Ledger(results).jobs_folder(name.rpartition("-")[2]) / "plan.json"
+            if plan_file.exists():
+                plan = json.loads(plan_file.read_text())
+                (run_id,) = plan["jobs"][int(job.partition("_")[2])]
+                spec = spec_from_json(RunFolder(results, run_id).spec_file.read_bytes())
+                said = self.ends(spec)
+                if said is None:
+                    return
+                if said != "vanishes":
+                    self.done.append(run_id)
+                    settings = {**plan["settings"], **plan["own_settings"][run_id]}
+                    self.instant_trials(results, settings).end(spec, settings, said)
+                self.stub.set_queue(**{f"job{job}": "COMPLETED" if said == "finished" else "FAILED"})
+
+
+@pytest.fixture
+def tuning_file():
+    """The tuning file of a method that sleeps; keywords are its fields, and `entry` those of its only study."""
+
+    def make(**fields):
+        entry = {"method": "sleeping", "dataset": "blank", **fields.pop("entry", {})}
+        return TuningFile.parse({"name": "t", "budget": {"trials": 6}, "workers": 3, "methods": [entry], **fields})
+
+    return make
+
+
+@pytest.fixture
+def place(stub, tmp_path, monkeypatch):
+    """A results folder, with a launcher that does not wait for anything."""
+    load_plugin(TUNING_TESTS / "sleeping_method.py")
+    monkeypatch.setattr(slurm_trials, "FILES_SECONDS", 0.0)
+    monkeypatch.setattr(slurm_trials, "look_seconds", lambda: 0.0)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def jobs_of(stub, instant_trials):
+    """`Jobs` of some results folders."""
+    return lambda *folders, **options: Jobs(stub, folders, instant_trials, **options)

@@ -89,6 +89,15 @@ class Sleeping(Method["Sleeping.Config"]):
         ]
 
 
+@register_method("sleeping_pupil")
+class SleepingPupil(Sleeping):
+    """Sleeps after its teacher did."""
+
+    @classmethod
+    def default_inputs(cls, config):
+        return {"teacher": {"method": "sleeping", "config": {"x": 0.77}}}
+
+
 @register_dataset("blank")
 class Blank(Dataset):
     """Blank images, for methods that do not look."""
