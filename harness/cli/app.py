@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from subnetbench.harness.cli import boards, cluster, inspecting, matrices, reporting, running, tuning, using
+from subnetbench.harness.cli import boards, cluster, curves, inspecting, matrices, reporting, running, tuning, using
 
 app = typer.Typer(
     name="subnetbench",
@@ -41,5 +41,5 @@ def options(
         load_plugin(path)
 
 
-for module in (running, tuning, cluster, inspecting, boards, matrices, reporting, using):
+for module in (running, tuning, cluster, inspecting, boards, matrices, curves, reporting, using):
     module.add_commands(app)

@@ -218,7 +218,7 @@ def latex(content: Document) -> str:
         parts += [
             "\\begin{table}",
             "\\centering",
-            f"\\caption{{{_escape_latex(table.title)}}}",
+            f"\\caption{{{escape_latex(table.title)}}}",
             f"\\begin{{tabular}}{{{''.join('r' if numeric else 'l' for numeric in table.numeric)}}}",
             "\\toprule",
             *_latex_rows([table.headers]),
@@ -232,7 +232,7 @@ def latex(content: Document) -> str:
 
 
 def _latex_rows(lines: Sequence[Sequence[str]]) -> list[str]:
-    return [" & ".join(map(_escape_latex, line)) + " \\\\" for line in lines]
+    return [" & ".join(map(escape_latex, line)) + " \\\\" for line in lines]
 
 
 _LATEX = {
@@ -250,7 +250,8 @@ _LATEX = {
 }
 
 
-def _escape_latex(text: str) -> str:
+def escape_latex(text: str) -> str:
+    """Text as LaTeX shows it, with no character left that means something there."""
     return "".join(_LATEX.get(character, character) for character in clean(text))
 
 

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FORMATS = ("pdf", "png", "svg")
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-_SHAPES = ("o", "s", "^", "D", "X", "P", "v", "*")
-_DASHES = ("-", "--", ":", "-.")
-_STYLE: dict[str, Any] = {
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+SHAPES = ("o", "s", "^", "D", "X", "P", "v", "*")
+DASHES = ("-", "--", ":", "-.")
+STYLE: dict[str, Any] = {
     "font.size": 8,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -57,12 +57,12 @@ class Look:
 
     def marker(self, method: str) -> dict[str, Any]:
         at = self.place[method]
-        return {"color": _COLOURS[at % len(_COLOURS)], "marker": _SHAPES[at % len(_SHAPES)], "linestyle": "none"}
+        return {"color": COLOURS[at % len(COLOURS)], "marker": SHAPES[at % len(SHAPES)], "linestyle": "none"}
 
     def line(self, method: str) -> dict[str, Any]:
         at = self.place[method]
-        dash = _DASHES[at // len(_COLOURS) % len(_DASHES)]
-        return {"color": _COLOURS[at % len(_COLOURS)], "linestyle": dash, "linewidth": 1}
+        dash = DASHES[at // len(COLOURS) % len(DASHES)]
+        return {"color": COLOURS[at % len(COLOURS)], "linestyle": dash, "linewidth": 1}
 
 
 def check_formats(formats: Sequence[str]) -> tuple[str, ...]:
@@ -90,15 +90,16 @@ def write_figures(content: Content, folder: Path | str, formats: Sequence[str] =
     from matplotlib.figure import Figure
 
     written = []
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         for name, size, draw in _figures(content):
             figure = Figure(figsize=size)
             draw(figure.add_subplot())
-            written += [_save(figure, Path(folder) / f"{name}.{suffix}") for suffix in formats]
+            written += [save(figure, Path(folder) / f"{name}.{suffix}") for suffix in formats]
     return written
 
 
-def _save(figure: "Figure", path: Path) -> Path:
+def save(figure: "Figure", path: Path) -> Path:
+    """Write a figure in the format that the file's name ends in; the same figure gives the same bytes."""
     # Without the date the same results give the same files.
     metadata: dict[str, Any] = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}.get(path.suffix, {})
     publish(path, lambda file: figure.savefig(file, format=path.suffix[1:], metadata=metadata), overwrite=True)
