@@ -1,5 +1,6 @@
 """Made-up results with everything that a report can show, among them names that would break a careless page."""
 
+import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -152,8 +153,24 @@ def study(results: Results, random: np.random.Generator, trials: int = 15) -> No
             status=status,
             study="emoji search",
             trial=trial,
-            config={"lr": rate, "epochs": 3, "sparsity": 0.5},
+            config={"lr": rate, "epochs": 3, "sparsity": 0.5, "mode": "ab"[trial % 2]},
         )
+    folder = results.path / "studies" / "emoji"
+    folder.mkdir(parents=True)
+    best = {"lr": 0.03, "mode": "a", MARKUP: MARKUP}
+    summary = {
+        "study": "emoji search",
+        "objectives": [{"metric": "top1", "direction": "maximize"}],
+        "budget": {"trials": trials, "device_hours": None},
+        "device_hours": 0.25,
+        "sampler": {"name": "tpe"},
+        "pruner": {"name": "asha", "min_resource": 2},
+        "stopped": f"stopped by {MARKUP}",
+        "best": [{"trial": 2, "values": [0.5], "config": best}],
+    }
+    (folder / "summary.json").write_text(json.dumps(summary))
+    importances = {"top1": {"mode": 0.2, "lr": 0.75, MARKUP: 0.05}}
+    (folder / "importances.json").write_text(json.dumps(importances))
 
 
 def hostile(results: Results) -> None:

@@ -20,7 +20,7 @@ from subnetbench.harness.report.content import Content, Options, report_content
 from subnetbench.harness.report.runs import Detail
 
 MAX_BYTES = 9_500_000
-_SCRIPTS = ("base.js", "plot.js", "table.js", "figures.js", "detail.js", "main.js")
+_SCRIPTS = ("base.js", "plot.js", "table.js", "figures.js", "studies.js", "detail.js", "main.js")
 _LESS = (Detail(points=30, lines=15), Detail(points=0, lines=0))
 """What is told of single runs where everything would make the page too large, most first."""
 

@@ -1,6 +1,7 @@
 """The trials of searches, study by study."""
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pyarrow.compute as pc
 from subnetbench.harness.leaderboard import configs
 from subnetbench.harness.leaderboard.board import higher_is_better
 from subnetbench.harness.records.read import RecordSet
+from subnetbench.harness.report.searches import Search, read_searches
 from subnetbench.harness.report.texts import significant
 
 Run = dict[str, Any]
@@ -24,10 +26,11 @@ def describe_studies(records: RecordSet, trials: np.ndarray, number: dict[int, i
     `trials` are places in `records.runs`; `number` says which run of the report each is. A trial has its number,
     status, value (None where it has none), cost in executed MACs where that is known, and its settings; of several
     runs (seeds) of a trial the values are averaged, and the status is that of a finished one or else of the last.
+    `search` is what `read_searches` finds of the study, or None.
     """
     if not len(trials):
         return []
-    names = ("study", "trial", "status", "primary_metric", "config_json", "method", "dataset", "finished_at")
+    names = ("study", "trial", "status", "primary_metric", "config_json", "method", "dataset", "finished_at", "file")
     runs = records.runs.select(names).take(trials).to_pylist()
     metrics = {run["primary_metric"] for run in runs}
     values = {name: _values(records, trials, name) for name in (*metrics, _COST)}
@@ -35,10 +38,11 @@ def describe_studies(records: RecordSet, trials: np.ndarray, number: dict[int, i
         run |= {"place": number[place], "config": configs.flatten(run["config_json"])}
         run |= {"value": values[run["primary_metric"]].get(place), "cost": values[_COST].get(place)}
     by_study = _by(runs, lambda run: (run["study"], run["method"], run["dataset"]))
-    return [_study(name, members) for name, members in sorted(by_study.items())]
+    searches = read_searches({Path(run["file"]) for run in runs})
+    return [_study(name, members, searches.get(name[0])) for name, members in sorted(by_study.items())]
 
 
-def _study(name: tuple[str, str, str], runs: list[Run]) -> dict[str, Any]:
+def _study(name: tuple[str, str, str], runs: list[Run], search: Search | None) -> dict[str, Any]:
     varied = [path for path in configs.differing(run["config"] for run in runs) if path.startswith("config.")]
     metric = runs[0]["primary_metric"]
     return {
@@ -47,6 +51,7 @@ def _study(name: tuple[str, str, str], runs: list[Run]) -> dict[str, Any]:
         "better": -1 if higher_is_better(metric) is False else 1,
         "varied": [path.removeprefix("config.") for path in varied],
         "trials": [_trial(trial, own, varied) for trial, own in sorted(_by(runs, lambda run: run["trial"]).items())],
+        "search": search,
     }
 
 

@@ -196,7 +196,25 @@ def test_learning_curves_cascades_and_studies_are_drawn(opened: Any) -> None:
     assert "train/loss" in page.locator("#curves svg").inner_html()
     assert page.locator("#study .mark").count() == 15
     assert page.locator("#study .best").count() == 1
-    assert page.locator("#tuning tbody tr").count() == 15
+    assert page.get_by_role("region", name="Best trials").locator("tbody tr").count() == 15
+    # The most important parameter is chosen first; texts have places of their own on the axis.
+    assert page.locator("#tuning select").nth(1).input_value() == "lr"
+    assert page.locator("#slice .mark").count() == 14
+    assert "lr, logarithmic" in page.locator("#slice svg").text_content()
+    page.locator("#tuning select").nth(1).select_option("mode")
+    assert len({mark.bounding_box()["x"] for mark in page.locator("#slice .mark circle").all()}) == 2
+    assert page.locator("#importances .bar").count() == 3
+    assert page.locator("#importances .bar title").first.text_content() == "lr: 0.7500"
+    facts = page.locator("#study-facts").inner_text()
+    assert facts.startswith(
+        "budget 15 trials · 11 finished, 3 pruned, 1 failed · 0.250 device hours spent · sampler tpe"
+    )
+    best = page.get_by_role("region", name="Best configuration")
+    assert best.locator("thead th").all_inner_texts()[:4] == ["trial", "top1", "lr", "mode"]
+    assert best.locator("tbody td").all_inner_texts()[:3] == ["0.5000", "0.03", "a"]
+    best.locator("button.row").click()
+    assert page.locator("dialog").is_visible()
+    page.locator("dialog").get_by_role("button", name="Close").click()
     _choose(page, "text_image")
     assert page.locator("#cascade-curve .mark").count() == 4
     assert page.locator("#cascades select").first.input_value() == "lifetime_macs_small_world"

@@ -132,17 +132,26 @@ function start(data) {
       sections.push(section("learning", "Learning curves", controls(choice("Curve", options(tags), chosen.tag, (value) => { chosen.tag = value; figure.redraw(); })), figure));
     }
     if (data.studies.length) {
-      const chosen = { study: data.studies[0] };
-      const table = h("div", {});
+      const chosen = {};
+      const [tables, parameter, objective] = [h("div", {}), h("div", { class: "controls" }), h("div", { class: "controls" })];
       const figure = addFigure("study", "Trials of a search in order; the line is the best finished trial so far. Values are on validation data.",
         (width) => drawStudy(state, width, chosen.study));
-      redraws.push(() => table.replaceChildren(studyTable(state, chosen.study)));
+      const slice = addFigure("slice", "What one parameter was set to, and what came of it; each mark is a trial.", (width) => drawSlice(state, width, chosen.study, chosen.field));
+      const bars = addFigure("importances", "How much of the differences among good trials each parameter accounts for.", (width) => drawImportances(width, chosen.study, chosen.metric));
+      const choose = (study) => {
+        Object.assign(chosen, { study, metric: study.search?.objectives[0] });
+        const ordered = (study.search?.importances[chosen.metric] ?? []).map(([name]) => name).filter((name) => study.varied.includes(name));
+        const fields = [...new Set([...ordered, ...study.varied])];
+        chosen.field = fields[0];
+        parameter.replaceChildren(choice("Parameter", options(fields), chosen.field, (value) => { chosen.field = value; slice.redraw(); }));
+        objective.replaceChildren(...(study.search?.objectives.length > 1 ? [choice("Objective", options(study.search.objectives), chosen.metric, (value) => { chosen.metric = value; bars.redraw(); })] : []));
+        tables.replaceChildren(...studyTables(state, study));
+        for (const each of [figure, slice, bars]) each.redraw();
+      };
       const title = (study) => words(study.study, study.method, study.dataset, `${study.trials.length} trials`);
-      sections.push(section("tuning", "Tuning", controls(choice("Study", data.studies.map((study, i) => [i, title(study)]), 0, (value) => {
-        chosen.study = data.studies[value];
-        figure.redraw();
-        table.replaceChildren(studyTable(state, chosen.study));
-      })), figure, h("h3", {}, "Best trials"), table));
+      sections.push(section("tuning", "Tuning", controls(choice("Study", data.studies.map((study, i) => [i, title(study)]), 0, (value) => choose(data.studies[value]))),
+        figure, h("h3", {}, "Slices"), parameter, slice, h("h3", {}, "Importances"), objective, bars, tables));
+      choose(data.studies[0]);
     }
     figuresPlace.replaceChildren(...sections);
     drawLinks();

@@ -59,7 +59,8 @@ function label(x, y, text, more = {}) {
 
 const cut = (text, length) => (text.length > length ? `${text.slice(0, length - 1)}…` : text);
 
-// An empty plot with axes. `x` and `y` are {title, domain, log}; returns the drawing and its coordinates.
+// An empty plot with axes. `x` and `y` are {title, domain, log, names}; returns the drawing and its coordinates. Where
+// there are names instead of numbers, the first is in the middle between 0 and 1, the next between 1 and 2.
 function axes(width, height, x, y, { left = 64, bottom = 46, top = 12, right = 14 } = {}) {
   const svg = s("svg", { xmlns: SVG, viewBox: `0 0 ${width} ${height}`, width, height, role: "group" },
     s("rect", { width, height, fill: "#fff" }));
@@ -71,13 +72,15 @@ function axes(width, height, x, y, { left = 64, bottom = 46, top = 12, right = 1
   const X = map(x, left, width - right);
   const Y = map(y, height - bottom, top);
   const room = width - left - right;
-  for (const tick of ticksOf(...x.domain, x.log, Math.max(2, Math.floor(room / 70)))) {
+  const ticks = (axis, most, space) => (axis.names ? axis.names.map((name, i) => [i + 0.5, cut(name, Math.max(3, Math.floor(space / 6.2)))])
+    : ticksOf(...axis.domain, axis.log, Math.max(2, Math.floor(most))).map((tick) => [tick, short(tick)]));
+  for (const [tick, text] of ticks(x, room / 70, room / (x.names?.length || 1))) {
     svg.append(s("path", { d: `M${X(tick)} ${top} V${height - bottom}`, stroke: "#e6eaef" }),
-      label(X(tick), height - bottom + 16, short(tick), { "text-anchor": "middle", "font-size": 11 }));
+      label(X(tick), height - bottom + 16, text, { "text-anchor": "middle", "font-size": 11 }));
   }
-  for (const tick of ticksOf(...y.domain, y.log, Math.max(2, Math.floor((height - top - bottom) / 40)))) {
+  for (const [tick, text] of ticks(y, (height - top - bottom) / 40, left - 10)) {
     svg.append(s("path", { d: `M${left} ${Y(tick)} H${width - right}`, stroke: "#e6eaef" }),
-      label(left - 6, Y(tick) + 4, short(tick), { "text-anchor": "end", "font-size": 11 }));
+      label(left - 6, Y(tick) + 4, text, { "text-anchor": "end", "font-size": 11 }));
   }
   svg.append(s("path", { d: `M${left} ${top} V${height - bottom} H${width - right}`, stroke: "#57606a", fill: "none" }),
     label(left + room / 2, height - 8, x.title, { "text-anchor": "middle" }),

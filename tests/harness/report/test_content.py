@@ -70,7 +70,7 @@ def test_unfinished_runs_and_trials_are_told_apart(content: Content) -> None:
     }
     assert [content["runs"][place]["status"] for place in content["unfinished"]] == ["failed"]
     (study,) = content["studies"]
-    assert study["varied"] == ["lr"]
+    assert study["varied"] == ["lr", "mode"]
     assert [trial["trial"] for trial in study["trials"]] == list(range(15))
     assert {trial["status"] for trial in study["trials"]} == {"finished", "pruned", "failed"}
     assert [trial["trial"] for trial in study["trials"] if trial["value"] is None] == [4]
