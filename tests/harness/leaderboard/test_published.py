@@ -10,6 +10,7 @@ from subnetbench.harness.leaderboard import Leaderboard, load_published
 from subnetbench.harness.leaderboard.published import FOLDER, beside
 from subnetbench.harness.records import Score
 from subnetbench.harness.registry import get_method, listing
+from subnetbench.harness.sweep_file import read_sweep
 
 TABLE: dict[str, Any] = {
     "source": "table 1",
@@ -141,3 +142,27 @@ def test_sparsity_and_config_decide_what_is_comparable(folder: Any, tmp_path: Pa
     assert measured(sparsity=0.9, config={"signed_constant": True}) == [0.9]
     assert measured(config={"unknown": 1}) == []
     assert measured(variant="other") == []
+
+
+SWEEPS = FOLDER.parents[1] / "sweeps" / "published"
+
+
+@pytest.mark.parametrize("dataset", ["cub", "cars196", "sop"])
+def test_distillation_sweeps_meet_their_published_figures(dataset: str, folder: Any) -> None:
+    """Runs of the shipped sweep file stand beside the figures of their data set: the distilled student, no other."""
+    pairs = [("student", "teacher"), ("student", "student"), ("teacher", "teacher")]
+    for spec in read_sweep(SWEEPS / f"resolution_distillation_{dataset}.yaml").expand():
+        scores = [
+            Score(metric=metric, value=0.5, split="test", variant=query, gallery_variant=gallery)
+            for metric in ("map_trapezoid", "recall_at_1")
+            for query, gallery in pairs
+        ]
+        plain = {"method": spec.method, "dataset": spec.dataset, "task": spec.task, "seed": spec.seed}
+        network = spec.config["network"]
+        folder.add(**plain, network=network, config=spec.recipe(), config_hash=spec.config_hash, scores=scores)
+    board = Leaderboard(folder.path)
+    lines = beside(board, board.rows, ["map_trapezoid", "recall_at_1"], load_published())
+    assert len(lines) == 4
+    assert set(lines["dataset"]) == {dataset}
+    assert lines["config"].str.contains("ts_aug").all()
+    assert set(lines["difference"].round(4)) == {round(0.5 - value, 4) for value in lines["published"]}
