@@ -8,6 +8,7 @@ from subnetbench.harness.leaderboard import Leaderboard
 from subnetbench.harness.registry import listing
 from subnetbench.harness.run_folder import find_runs
 from subnetbench.harness.sweep_file import read_sweep
+from subnetbench.harness.tasks import PRIMARY_METRIC
 
 SWEEPS = Path(__file__).resolve().parents[2] / "sweeps"
 
@@ -27,7 +28,7 @@ def test_every_row_of_the_quickstart_clears_its_trivial_baseline(subnetbench, tm
     done = subnetbench("sweep", SWEEPS / "quickstart.yaml", timeout=900)
     assert "rank" in done.stdout
     board = Leaderboard(tmp_path / "results" / "quickstart")
-    rows = board.frame(metrics=["top1", "recall_at_1"])
+    rows = board.frame(metrics=list(PRIMARY_METRIC.values()))
     specs = read_sweep(SWEEPS / "quickstart.yaml").expand()
     assert set(rows["method"]) == {spec.method for spec in specs}
     for row in rows.itertuples():
