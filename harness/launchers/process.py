@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -40,6 +40,8 @@ class RankPlan:
 
 def start_rank(plan: RankPlan) -> BaseProcess:
     """Start a rank; its output goes to the run's log file."""
+    # The fork server has the environment of the moment when it started, which may be another's by now.
+    plan = replace(plan, environment={**os.environ, **plan.environment})
     process = _context.Process(target=_rank_main, args=(plan,), daemon=False)
     process.start()
     return process

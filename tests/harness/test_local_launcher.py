@@ -29,8 +29,10 @@ def crash(): raise RuntimeError("it broke\\nbadly")
 def exhaust(): raise MemoryError("no more memory")
 def hang(): time.sleep(600)
 def die(): os.kill(os.getpid(), signal.SIGKILL)
+def complain(): raise RuntimeError(os.environ["COMPLAINT"])
 
 bad("crashing", crash); bad("exhausting", exhaust); bad("hanging", hang); bad("dying", die)
+bad("complaining", complain)
 '''
 
 
@@ -79,6 +81,14 @@ def test_bad_runs_are_recorded_with_their_reason_and_the_good_one_finishes(plugi
     assert sorted(row["status"] for row in rows) == ["failed"] * 5 + ["finished"]
     assert {row["error_kind"] for row in rows} == {"", "error", "out-of-memory", "hang", "killed", "nan"}
     assert [event for run_id, event in events if run_id == specs[4].run_id] == ["started", "finished"]
+
+
+def test_runs_see_the_environment_of_the_moment_when_they_start(plugin, tmp_path, monkeypatch):
+    for seed, complaint in enumerate(("too early", "too late")):
+        monkeypatch.setenv("COMPLAINT", complaint)
+        spec = spec_of("complaining").model_copy(update={"seed": seed})
+        LocalLauncher(tmp_path, {"trackers": (), "plugins": (plugin,)}, Devices(cpu_slots=1)).run([spec])
+        assert complaint in RunFolder(tmp_path, spec.run_id).failure()["message"]
 
 
 def test_a_run_whose_input_failed_is_blocked(plugin, tmp_path):
