@@ -66,8 +66,9 @@ class RunSpec(Config):
         return {**self.model_dump(mode="json"), "inputs": self._inputs_by(lambda spec: spec.run_id)}
 
     def recipe(self) -> dict[str, Any]:
-        """The same without the seed, and with each input run replaced by the hash of its own recipe."""
-        plain = {**self.model_dump(mode="json"), "inputs": self._inputs_by(lambda spec: spec.config_hash)}
+        """The same without the seed, and with each input run replaced by its method and the hash of its own recipe."""
+        inputs = self._inputs_by(lambda spec: f"{spec.method}-{spec.config_hash}")
+        plain = {**self.model_dump(mode="json"), "inputs": inputs}
         del plain["seed"]
         return plain
 

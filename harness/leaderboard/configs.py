@@ -9,7 +9,10 @@ _ELSEWHERE = frozenset({"version", "method", "dataset", "task", "config.preset",
 
 
 def flatten(config_json: str) -> dict[str, Any]:
-    """The leaves of a config by dotted path (`config.lr`); lists are leaves. Empty if the text is not JSON."""
+    """The leaves of a config by dotted path (`config.lr`); lists are leaves. Empty if the text is not JSON.
+
+    What a run starts from is named in short: `inputs.levels` is `clip_student-59b3... > two_tower-0c1f...`.
+    """
     leaves: dict[str, Any] = {}
     try:
         # An integer too long for a float becomes infinite: expressions compare floats.
@@ -24,6 +27,10 @@ def _collect(value: Any, path: str, leaves: dict[str, Any]) -> None:
     if isinstance(value, dict) and value:
         for key, inner in value.items():
             _collect(inner, f"{path}.{key}" if path else str(key), leaves)
+    elif path.startswith("inputs.") and isinstance(value, list):
+        leaves[path] = " > ".join(
+            str(next(iter(item.values()), "")) if isinstance(item, dict) else str(item) for item in value
+        )
     elif path:
         leaves[path] = json.dumps(value) if isinstance(value, list | dict) else value
 
