@@ -58,7 +58,7 @@ PARTS = (
     Part("conformance", 12, ([*PYTEST, *PARALLEL, "tests/conformance"],)),
     Part("browser", 3, ([*PYTEST, "tests/browser"],)),
     Part("slurm", 6, ([*PYTEST, "-n", "2", "--dist", "loadfile", "tests/slurm"],)),
-    Part("end to end", 6, ([*PYTEST, "tests/end_to_end"],)),
+    Part("end to end", 6, ([*PYTEST, "-n", "2", "--dist", "loadfile", "tests/end_to_end"],)),
 )
 
 
