@@ -233,7 +233,7 @@ class SwitchNet(CapacityMethod["SwitchNet.Config"]):
                     "loss": asymmetric_triplet_loss(embeddings.float(), dense, labels, margin=config.triplet_margin)
                 }
             batch.extra[DENSE_EMBEDDINGS] = embeddings.detach().float()
-        weights = leaves.get("network.classifier.weight", network.get_parameter("network.classifier.weight"))
+        weights = network.get_parameter("network.classifier.weight")
         loss = self.class_losses(embeddings, logits, weights, labels).mean()
         if index:
             step.log(**{f"loss_{list(config.named_widths())[index]}": loss})

@@ -90,8 +90,11 @@ def _read_share(files: Sequence[Path], wanted: Wanted) -> tuple[list[Block], dic
     blocks: list[Block] = []
     skipped: dict[Path, str] = {}
     waiting: dict[Path, pa.Table] = {}
+    rows = 0
 
     def join() -> None:
+        nonlocal rows
+        rows = 0
         if waiting:
             found, faults = _joined(waiting, wanted)
             blocks.extend(found)
@@ -104,9 +107,10 @@ def _read_share(files: Sequence[Path], wanted: Wanted) -> tuple[list[Block], dic
             skipped[file] = table
             continue
         alone = len(table) > _BLOCK_ROWS or not table.schema.equals(wanted.schema)
-        if alone or len(waiting) == _BLOCK_FILES or sum(map(len, waiting.values())) > _BLOCK_ROWS:
+        if alone or len(waiting) == _BLOCK_FILES or rows > _BLOCK_ROWS:
             join()
         waiting[file] = table
+        rows += len(table)
         if alone:
             join()
     join()

@@ -53,20 +53,10 @@ def row_products(gradients: Sequence[Tensor], scale: RowScale | None = None) -> 
     """
     layout = layout_of(gradients[0])
     rows = [as_rows(gradient, layout) for gradient in gradients]
-    (count, length), n = rows[0].shape, len(rows)
+    count, n = len(rows[0]), len(rows)
     dtype = torch.float64 if rows[0].numel() < _DOUBLE_BELOW else rows[0].dtype
     products = [rows[0].new_empty(count, n, n, dtype=dtype) for _ in range(1 if scale is None else 2)]
-    whole = one_behind_the_other(rows) if scale is None else None
-    if whole is not None:
-        for cut in pieces(rows[0]):
-            by_row = whole[:, cut].to(dtype).transpose(0, 1)
-            torch.bmm(by_row, by_row.transpose(1, 2), out=products[0][cut])
-        return products
-    buffer = rows[0].new_empty(n, min(rows_at_a_time(rows[0]), count), length)
-    for cut in pieces(rows[0]):
-        stack = buffer[:, : min(cut.stop, count) - cut.start]
-        for target, gradient in zip(stack, rows, strict=True):
-            target.copy_(gradient[cut])
+    for cut, stack in stacks(rows, overwritten=scale is not None):
         for i, target in enumerate(products):
             if i == 1 and scale is not None:
                 stack *= scale(cut)
@@ -242,6 +232,25 @@ def as_rows(tensor: Tensor, layout: torch.memory_format) -> Tensor:
     if layout is torch.channels_last:
         tensor = tensor.permute(0, 2, 3, 1)
     return tensor.reshape(tensor.shape[0], -1) if tensor.dim() > 1 else tensor.reshape(1, -1)
+
+
+def stacks(rows: Sequence[Tensor], *, overwritten: bool) -> Iterator[tuple[slice, Tensor]]:
+    """Pieces of n tensors (count, length) as one tensor (n, rows, length) each, and where they are cut out.
+
+    Each holds until the next. Where the tensors lie one behind the other in memory, nothing is copied, unless the
+    pieces are to be `overwritten`.
+    """
+    whole = None if overwritten else one_behind_the_other(rows)
+    if whole is not None:
+        yield from ((cut, whole[:, cut]) for cut in pieces(rows[0]))
+        return
+    count, length = rows[0].shape
+    buffer = rows[0].new_empty(len(rows), min(rows_at_a_time(rows[0]), count), length)
+    for cut in pieces(rows[0]):
+        stack = buffer[:, : min(cut.stop, count) - cut.start]
+        for target, row in zip(stack, rows, strict=True):
+            target.copy_(row[cut])
+        yield cut, stack
 
 
 def one_behind_the_other(rows: Sequence[Tensor]) -> Tensor | None:

@@ -24,7 +24,7 @@ from subnetbench.methods.parts.gradient_integration import (
     pcgrad,
     row_products,
 )
-from subnetbench.methods.parts.norm_clipping import scale_to_norm, total_norm
+from subnetbench.methods.parts.norm_clipping import clip_in_place
 from subnetbench.methods.parts.slimmable import SlimmableNetwork
 from subnetbench.methods.parts.slimmable_layers import SlimmableLayer
 
@@ -61,9 +61,8 @@ class WidthSlices:
         With `clip_norm` all are scaled down together where their total norm is larger.
         """
         finished = {name: gradient for name, gradient in gradients.items() if gradient is not None}
-        norm = None if clip_norm is None else total_norm(list(finished.values()))
-        rest = [gradient for name, gradient in finished.items() if name not in self.weights]
-        places = []
+        if clip_norm is not None:
+            clip_in_place(list(finished.values()), clip_norm)
         for name, weight in self.weights.items():
             if name not in self._room:
                 self._room[name] = weight.new_zeros(self._widths, *weight.shape)
@@ -71,10 +70,7 @@ class WidthSlices:
             owner, kind = self._owner(name)
             place = owner.region(kind, room, index)
             place.zero_() if gradient is None else place.copy_(gradient.reshape(place.shape))
-            places.append(place)
             finished[name] = room
-        if clip_norm is not None and norm is not None:
-            scale_to_norm([*places, *rest], norm, clip_norm)
         return finished
 
     def _owner(self, name: str) -> tuple[SlimmableLayer, str]:
