@@ -57,6 +57,10 @@ class PrunNet(CapacityMethod["PrunNet.Config"]):
 
     class Config(CapacityConfig):
         paper_defaults = {**CapacityConfig.paper_defaults, "network": "prunnet_resnet18"}
+        searched_when = {
+            "gradients": {"training": ("subnetworks",)},
+            "exponent": {"training": ("subnetworks",), "gradients": ("conflict_aware",)},
+        }
 
         training: Annotated[
             Literal["subnetworks", "dense"],
@@ -67,6 +71,10 @@ class PrunNet(CapacityMethod["PrunNet.Config"]):
         evaluate_capacities: Annotated[
             tuple[Capacity, ...], Field(description="further capacities to evaluate, which are not trained")
         ] = ()
+        prune_depthwise: Annotated[
+            bool,
+            Field(description="false: subnetworks keep depthwise convolutions whole, few weights that matter much"),
+        ] = True
         score_start: Annotated[
             Literal["uniform", "magnitude"] | None,
             Field(description="first scores; null: by magnitude where weights are pretrained, else uniform"),
@@ -96,7 +104,7 @@ class PrunNet(CapacityMethod["PrunNet.Config"]):
     def build(self, context: Context) -> nn.ModuleDict:
         config = self.config
         network = self.classified_embedding(context)
-        weights = prunable_weights(network)
+        weights = self.prunable_weights(network)
         maps = nn.ModuleList()
         for _ in range(1 if config.score_maps == "shared" else len(self._trained())):
             scores = ScoreMaps(weights)
@@ -111,7 +119,7 @@ class PrunNet(CapacityMethod["PrunNet.Config"]):
         scores = score_maps(modules)
         sparsities = [capacity_to_sparsity(capacity) for capacity in self._trained()]
         self.subnetworks = Subnetworks(
-            prunable_weights(network), scores[0] if config.score_maps == "shared" else scores, sparsities
+            self.prunable_weights(network), scores[0] if config.score_maps == "shared" else scores, sparsities
         )
         return self.optimization(modules, scores=config.train_scores and config.training == "subnetworks")
 
@@ -217,7 +225,7 @@ class PrunNet(CapacityMethod["PrunNet.Config"]):
 
     def finish(self, modules: nn.ModuleDict, context: Context) -> None:
         if self.config.training == "dense":
-            weights = prunable_weights(modules["network"])
+            weights = self.prunable_weights(modules["network"])
             with torch.no_grad():
                 for scores in score_maps(modules):
                     for name, score in scores.items():
@@ -235,7 +243,7 @@ class PrunNet(CapacityMethod["PrunNet.Config"]):
         if capacity < 1:
             maps = score_maps(modules)
             nearest = min(range(len(maps)), key=lambda i: abs(self._trained()[i] - capacity)) if len(maps) > 1 else 0
-            masked = masked_weights(prunable_weights(network), maps[nearest], capacity_to_sparsity(capacity))
+            masked = masked_weights(self.prunable_weights(network), maps[nearest], capacity_to_sparsity(capacity))
             with torch.no_grad():
                 for name, weight in masked.items():
                     plain.get_parameter(name).copy_(weight)
@@ -253,15 +261,14 @@ class PrunNet(CapacityMethod["PrunNet.Config"]):
         statistics = self.recalibrated(plain, context)
         return self.variant(name, capacity, lambda: copy.deepcopy(plain), statistics, context)
 
+    def prunable_weights(self, network: nn.Module) -> dict[str, nn.Parameter]:
+        """Weights and biases of the backbone's layers that subnetworks prune, by name in the whole network."""
+        found = prunable_parameters(network.get_submodule("backbone"), depthwise=self.config.prune_depthwise)
+        return {f"backbone.{name}": parameter for name, parameter in found.items()}
+
     def _trained(self) -> list[float]:
         """The capacities of the subnetworks, in the order in which their gradients are numbered."""
         return [capacity for capacity in self.config.capacities if capacity < 1]
-
-
-def prunable_weights(network: nn.Module) -> dict[str, nn.Parameter]:
-    """Weights and biases of the backbone's convolutions and linear layers, by name in the whole network."""
-    backbone = network.get_submodule("backbone")
-    return {f"backbone.{name}": parameter for name, parameter in prunable_parameters(backbone).items()}
 
 
 def score_maps(modules: nn.ModuleDict) -> list[dict[str, nn.Parameter]]:

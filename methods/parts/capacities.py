@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from subnetbench.harness.errors import UserError
 from subnetbench.methods.parts.layer_choice import MASKABLE, choose_parameters
@@ -93,19 +94,26 @@ def straight_through(gradient: Tensor, weight: Tensor, score: Tensor, mask: Tens
 
 
 def prunable_parameters(
-    network: nn.Module, *, dense: Iterable[str] = ("reduction",), biases: bool = True
+    network: nn.Module, *, dense: Iterable[str] = ("reduction",), depthwise: bool = True, biases: bool = True
 ) -> dict[str, nn.Parameter]:
     """Weights and biases of all convolutions, linear layers and attention projections, by name, in their order.
 
     `dense` names modules, by any part of their dotted path, that are not pruned; by default the patch-merging
-    reductions of Swin transformers. Raises `UserError` where nothing is left.
+    reductions of Swin transformers. `depthwise=False` leaves out depthwise convolutions, those with a group for each
+    of several input channels. Raises `UserError` where nothing is left.
     """
     kept_dense = set(dense)
 
     def wanted(name: str, owner: nn.Module, parameter: nn.Parameter) -> bool:
-        return isinstance(owner, MASKABLE) and parameter.ndim >= 2 and not kept_dense & set(name.split("."))
+        if not isinstance(owner, MASKABLE) or parameter.ndim < 2 or (not depthwise and _is_depthwise(owner)):
+            return False
+        return not kept_dense & set(name.split("."))
 
     return {chosen.name: chosen.parameter for chosen in choose_parameters(network, wanted, biases=biases)}
+
+
+def _is_depthwise(layer: nn.Module) -> bool:
+    return isinstance(layer, _ConvNd) and 1 < layer.groups == layer.in_channels
 
 
 class ScoreMaps(nn.Module):

@@ -67,6 +67,21 @@ def test_frozen_scores_stay_where_they_start(short_run):
     assert all(torch.equal(trained[name], start[name]) for name in scores)
 
 
+@pytest.mark.parametrize("training", ["subnetworks", "dense"])
+def test_subnetworks_can_keep_depthwise_convolutions_whole(training, short_run):
+    options = {"network": "mobilenet_v2", "prune_depthwise": False, "limit_steps": 2, "training": training}
+    with short_run("prunnet", **options) as (method, modules, _):
+        small, dense = (method.subnetwork(modules, c).backbone for c in (0.3, 1.0))
+        for name, layer in small.named_modules():
+            if isinstance(layer, torch.nn.Conv2d):
+                of_dense = dense.get_submodule(name).weight
+                if layer.groups > 1:
+                    assert torch.equal(layer.weight, of_dense)
+                else:
+                    kept = layer.weight.count_nonzero().item() / layer.weight.numel()
+                    assert kept == pytest.approx(0.3, abs=0.01), name
+
+
 def test_score_maps_of_their_own_are_trained_apart_and_not_nested(short_run):
     with short_run("prunnet", score_maps="per_capacity", limit_steps=2) as (method, modules, _):
         assert len(modules["scores"]) == 2

@@ -137,6 +137,20 @@ def test_what_is_not_prunable():
     assert "reduction.weight" in prunable_parameters(network, dense=())
 
 
+def test_depthwise_convolutions_can_be_left_whole():
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3),
+        torch.nn.Conv2d(8, 16, 3, groups=8),  # two filters a channel: depthwise all the same
+        torch.nn.Conv2d(16, 16, 3, groups=4),
+        torch.nn.Conv2d(16, 1, 1),
+        torch.nn.Conv2d(1, 4, 1),  # one input channel, one group: ordinary
+    )
+    everything = prunable_parameters(network, biases=False)
+    assert list(everything) == [f"{i}.weight" for i in range(5)]
+    left = prunable_parameters(network, depthwise=False)
+    assert {name.split(".")[0] for name in left} == {"0", "2", "3", "4"}
+
+
 def test_score_maps_mirror_the_weights_and_start_uniform():
     network = prunnet_resnet(18)
     weights = prunable_parameters(network)
