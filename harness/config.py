@@ -23,6 +23,9 @@ class Uniform:
     low: float
     high: float
 
+    def __str__(self) -> str:
+        return f"{self.low} to {self.high}"
+
 
 @dataclass(frozen=True)
 class LogUniform:
@@ -31,12 +34,18 @@ class LogUniform:
     low: float
     high: float
 
+    def __str__(self) -> str:
+        return f"{self.low} to {self.high} (log)"
+
 
 @dataclass(frozen=True)
 class Choice:
     """Default search space: one of `values`."""
 
     values: tuple[Any, ...]
+
+    def __str__(self) -> str:
+        return ", ".join(map(str, self.values))
 
 
 SearchSpace = Uniform | LogUniform | Choice
@@ -64,6 +73,11 @@ class Config(BaseModel):
         use_attribute_docstrings=False,
     )
 
+    searched_when: ClassVar[dict[str, dict[str, tuple[Any, ...]]]] = {}
+    """Fields that mean something only beside certain values of others, as `{"scale": {"loss": ("arcface",)}}`: default
+    search spaces leave them out elsewhere. A subclass that adds to it repeats its base's with `**Base.searched_when`.
+    """
+
     @classmethod
     def parse(cls, values: dict[str, Any], *, where: str = "config") -> Self:
         """Validate `values`; the first fault becomes a `UserError` naming field, value and what was allowed."""
@@ -89,7 +103,8 @@ class Config(BaseModel):
                 "type": type_name(info.annotation),
                 "default": None if info.is_required() else info.get_default(call_default_factory=True),
                 "allowed": _bounds(info),
-                "search": None if space is None else repr(space),
+                "search": None if space is None else str(space),
+                "searched_when": {field: list(values) for field, values in cls.searched_when.get(name, {}).items()},
                 "operating_point": is_operating_point,
                 "help": info.description or "",
             }

@@ -29,6 +29,8 @@ class Aslp(SampledSearch["Aslp.Config"]):
     paper = "Dupont, Alaoui, Sahbi, Lebois, Extracting Effective Subnetworks with Gumbel-Softmax, arXiv 2202.12986"
 
     class Config(SampledSearchConfig):
+        searched_when = {"scale_lr": {"weight_rescale": (True,)}}
+
         weight_rescale: Annotated[bool, Field(description="learn one factor a layer")] = False
         update: Annotated[
             Literal["alternating", "joint"],

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 from torch import nn
 
-from subnetbench.harness.config import operating_point
+from subnetbench.harness.config import Choice, operating_point
 from subnetbench.harness.context import Context
 from subnetbench.harness.registry import register_method
 from subnetbench.methods.parts.fisher import UnitCosts, rearrange_masks, search_masks
@@ -26,16 +26,21 @@ class FisherPruning(PrunedEncoder["FisherPruning.Config"]):
 
     class Config(PrunedEncoderConfig):
         paper_defaults = {"calibration_images": 8192, "tuning_images": 8192, "factor_limit": None}
+        searched_when = {"tuning_images": {"tune": (True,)}, "factor_limit": {"tune": (True,)}}
 
         capacity: Annotated[
             float, Field(gt=0, le=1, description="fraction of the layers' MACs that is kept"), operating_point
         ] = 0.75
-        rearrange: Annotated[bool, Field(description="choose anew within layers, with interactions")] = True
+        rearrange: Annotated[
+            bool, Field(description="choose anew within layers, with interactions"), Choice((True, False))
+        ] = True
         tune: Annotated[bool, Field(description="fit factors of what is kept to the dense layers")] = True
-        tuning_images: Annotated[int, Field(ge=1, description="images for the tuning")] = 256
-        factor_limit: Annotated[float | None, Field(gt=0, description="largest factor of the tuning; null: none")] = (
-            10.0
+        tuning_images: Annotated[int, Field(ge=1, description="images for the tuning"), Choice((64, 128, 256, 512))] = (
+            256
         )
+        factor_limit: Annotated[
+            float | None, Field(gt=0, description="largest factor of the tuning; null: none"), Choice((2.0, 10.0, None))
+        ] = 10.0
 
     def find_masks(self, vit: nn.Module, context: Context) -> Masks:
         config, network = self.config, self.vit(vit)

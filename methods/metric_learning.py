@@ -80,6 +80,11 @@ class MetricLearning(EmbeddingMethod["MetricLearning.Config"]):
     tiny = {"image_size": 16, "dim": 16}
 
     class Config(EmbeddingConfig):
+        searched_when = {
+            "scale": {"loss": tuple(name for name, kind in KINDS.items() if "scale" in kind.options)},
+            "proxy_lr": {"loss": tuple(name for name, kind in KINDS.items() if kind.proxies)},
+        }
+
         loss: Annotated[
             Literal["triplet", "multi_similarity", "proxy_anchor", "arcface", "cosface", "normalised_softmax"],
             Field(description="what is minimised"),

@@ -65,6 +65,11 @@ class SwitchNet(CapacityMethod["SwitchNet.Config"]):
 
     class Config(CapacityConfig):
         paper_defaults = {**CapacityConfig.paper_defaults, "network": "switchnet_resnet18"}
+        searched_when = {
+            "gradients": {"training": ("compatible",)},
+            "exponent": {"training": ("compatible",), "gradients": ("conflict_aware",)},
+            "triplet_margin": {"training": ("asymmetric",)},
+        }
 
         training: Annotated[Training, Field(description="how the widths are trained (see `subnetbench methods`)")] = (
             "compatible"

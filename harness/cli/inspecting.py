@@ -188,13 +188,18 @@ def _show_config(facts: dict[str, Any], config: Any, as_json: bool) -> None:
             field["type"],
             field["default"],
             field["allowed"],
-            field["search"] or "",
+            _search(field),
             field["help"],
         )
         for field in fields
     ]
     print_table(("field", "type", "default", "allowed", "search", "what it does"), rows)
     typer.echo("* operating point: moves along the cost axis; fixed in a single-objective search")
+
+
+def _search(field: dict[str, Any]) -> str:
+    conditions = [f"{other} {' or '.join(map(str, values))}" for other, values in field["searched_when"].items()]
+    return " where ".join(part for part in (field["search"], " and ".join(conditions)) if part)
 
 
 def _doc(cls: type) -> str:

@@ -206,9 +206,9 @@ class Leaderboard:
         family = pd.DataFrame({name: self.runs.groups[name] for name in ("task", "dataset", "method", "network")})
         for members in family.groupby(list(family.columns), sort=False).indices.values():
             if len(set(hashes[members])) > 1:
-                paths = configs.differing(self.config(group) for group in members)
-                for group in members:
-                    labels[group] = configs.label(self.config(group), paths) or hashes[group]
+                found = configs.labels([self.config(group) for group in members])
+                for group, label in zip(members, found, strict=True):
+                    labels[group] = label or hashes[group]
         return labels
 
     @cached_property

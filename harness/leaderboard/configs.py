@@ -1,7 +1,7 @@
 """Configs as flat mappings, and what tells the configs of one method apart."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 # These have columns of their own.
@@ -43,9 +43,23 @@ def differing(configs: Iterable[Mapping[str, Any]]) -> list[str]:
     return [path for path in paths if len({_hashable(config.get(path, missing)) for config in seen}) > 1]
 
 
-def label(config: Mapping[str, Any], paths: Iterable[str]) -> str:
-    """`sparsity=0.7, lr=0.1`: the values at some paths, without the leading `config.`."""
-    return ", ".join(f"{path.removeprefix('config.')}={config[path]}" for path in paths if path in config)
+def labels(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """For each config what tells it from the others, as `sparsity=0.7, lr=0.1`, without the leading `config.`.
+
+    Tuned numbers have seventeen digits. Four are shown, and all where four would make different configs look alike.
+    """
+    paths = differing(configs)
+    exact = [_label(config, paths, str) for config in configs]
+    short = [_label(config, paths, _short) for config in configs]
+    return short if len(set(short)) == len(set(exact)) else exact
+
+
+def _label(config: Mapping[str, Any], paths: Iterable[str], text: Callable[[Any], str]) -> str:
+    return ", ".join(f"{path.removeprefix('config.')}={text(config[path])}" for path in paths if path in config)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) and len(str(value)) > 6 else str(value)
 
 
 def _hashable(value: Any) -> Any:

@@ -142,9 +142,10 @@ def _names(rows: pd.DataFrame, places: Sequence[int], rest: Mapping[int, Mapping
         row = rows.iloc[at]
         gallery = row["gallery_variant"] if row["gallery_variant"] != row["variant"] else ""
         names.append(" ".join(filter(None, (row["method"], row["variant"], gallery and f"in {gallery}"))))
-    full = []
-    for name, at in zip(names, places, strict=True):
-        alike = [rest[rows["group"].iloc[other]] for n, other in zip(names, places, strict=True) if n == name]
-        settings = configs.label(rest[rows["group"].iloc[at]], configs.differing(alike))
-        full.append(f"{name} ({settings})" if settings else name)
+    full = list(names)
+    for name in set(names):
+        alike = [i for i, other in enumerate(names) if other == name]
+        settings = configs.labels([rest[rows["group"].iloc[places[i]]] for i in alike])
+        for i, setting in zip(alike, settings, strict=True):
+            full[i] = f"{name} ({setting})" if setting else name
     return full

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, get_args
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -168,8 +168,9 @@ def build_space(
     """The space of a method: the defaults of its config, changed by `entries`, without what `fixed` sets.
 
     `entries` maps a field to a `DimensionEntry`, to `default` (the config's own space) or to `fixed` (its default
-    value, not searched). Operating points are searched only when `operating_points` says so. Raises `UserError`
-    naming field, value and what is allowed.
+    value, not searched). Operating points are searched only when `operating_points` says so. Conditions are those of
+    the entry, else those of `config_class.searched_when`; what can never hold is left out. Raises `UserError` naming
+    field, value and what is allowed.
     """
     fields = config_class.model_fields
     for name in entries:
@@ -193,7 +194,9 @@ def build_space(
                 "for example objectives: [quality, cost]",
                 field=f"space.{name}",
             )
-        dimensions.append(_dimension(name, entry, space, fields[name].annotation))
+        conditions = config_class.searched_when.get(name, {})
+        dimensions.append(_dimension(name, entry, space, conditions, fields[name].annotation))
+    dimensions = _possible(dimensions, config_class.parse(dict(fixed)).model_dump(mode="json"), entries)
     # A field comes after those that its condition asks about.
     dimensions.sort(key=lambda dimension: bool(dimension.when))
     if not dimensions:
@@ -216,14 +219,44 @@ def _suggest(trial: Trial, name: str, distribution: BaseDistribution) -> Any:
     return trial.suggest_categorical(name, distribution.choices)
 
 
-def _dimension(name: str, entry: Any, default: SearchSpace | None, annotation: Any) -> Dimension:
+def _possible(dimensions: Sequence[Dimension], known: Mapping[str, Any], entries: Mapping[str, Any]) -> list[Dimension]:
+    """Without conditions that always hold, and without fields whose conditions never do."""
+    searched = {dimension.name: dimension for dimension in dimensions}
+    possible: list[Dimension] = []
+    for dimension in dimensions:
+        when: list[tuple[str, tuple[Any, ...]]] = []
+        for field, values in dimension.when:
+            other = searched.get(field)
+            found = other.choices if other else (known[field],) if field in known else ()
+            met = {_label(value) for value in found} & {_label(value) for value in values}
+            if found and len(met) == len(found) and not (other and other.when):
+                continue
+            if found and not met:
+                if dimension.name in entries:
+                    wanted = " or ".join(map(str, values))
+                    raise UserError(f"has no effect: {field} is never {wanted}", field=f"space.{dimension.name}")
+                break
+            when.append((field, values))
+        else:
+            possible.append(replace(dimension, when=tuple(when)))
+    return possible
+
+
+def _dimension(
+    name: str,
+    entry: Any,
+    default: SearchSpace | None,
+    conditions: Mapping[str, Sequence[Any]],
+    annotation: Any,
+) -> Dimension:
     where = f"space.{name}"
     if entry == "default":
         entry = {}
     if not isinstance(entry, Mapping):
         raise UserError("must be a mapping, default or fixed", field=where, value=entry)
     parsed = DimensionEntry.parse(dict(entry), where=where)
-    when = tuple((field, tuple(v) if isinstance(v, list) else (v,)) for field, v in parsed.when.items())
+    given = parsed.when if "when" in entry else conditions
+    when = tuple((field, tuple(v) if isinstance(v, list | tuple) else (v,)) for field, v in given.items())
     integer = int in (annotation, *get_args(annotation)) and float not in get_args(annotation)
     if parsed.choice is not None:
         distribution, choices = _categorical(parsed.choice)

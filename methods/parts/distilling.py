@@ -55,6 +55,13 @@ class DistillationConfig(Triplet.Config):
         "evaluate_every": 20,
     }
 
+    searched_when = {
+        "margin": {"mode": ("sym",)},
+        "mining": {"mode": ("sym",)},
+        "lam_ts": {"loss": ("raml",), "mode": ("ts_aug", "ts_reg")},
+        "lam_ss": {"loss": ("raml",), "mode": ("ts_aug", "ts_reg")},
+    }
+
     mode: Annotated[
         Mode,
         Field(
@@ -125,7 +132,7 @@ class DistillationConfig(Triplet.Config):
         Literal["asymmetric", "symmetric", "last"],
         Field(description="which test on the validation classes chooses the epoch; last: none does"),
     ] = "asymmetric"
-    lr: Annotated[float, Field(gt=0, description="peak learning rate"), LogUniform(1e-4, 2e-4)] = 1e-3
+    lr: Annotated[float, Field(gt=0, description="peak learning rate"), LogUniform(1e-4, 1e-2)] = 1e-3
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

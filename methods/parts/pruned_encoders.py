@@ -10,6 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from subnetbench.harness.config import Choice
 from subnetbench.harness.context import Context
 from subnetbench.harness.errors import DataError
 from subnetbench.harness.method import Variant
@@ -38,8 +39,12 @@ from subnetbench.methods.parts.vit_pruning import (
 class PrunedEncoderConfig(DerivedConfig):
     """What every pruning method can be told about its calibration."""
 
-    calibration_images: Annotated[int, Field(ge=1, description="most training images for the gradients")] = 1024
-    calibration_batch: Annotated[int, Field(ge=2, description="pairs of image and caption in a batch loss")] = 32
+    calibration_images: Annotated[
+        int, Field(ge=1, description="most training images for the gradients"), Choice((64, 128, 256, 512, 1024))
+    ] = 1024
+    calibration_batch: Annotated[
+        int, Field(ge=2, description="pairs of image and caption in a batch loss"), Choice((8, 16, 32, 64))
+    ] = 32
     random_control: Annotated[
         bool, Field(description="also offer an encoder with as many heads and neurons drawn at random: equal MACs")
     ] = True
