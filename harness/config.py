@@ -147,6 +147,10 @@ class MethodConfig(Config):
         Field(ge=1, description="stop a stage after this many validations without a better one"),
     ] = None
 
+    def network_name(self) -> str:
+        """What leaderboards call the network; empty for methods that start from finished runs and keep theirs."""
+        return str(getattr(self, "network", ""))
+
     @model_validator(mode="before")
     @classmethod
     def _use_paper_defaults(cls, values: Any) -> Any:

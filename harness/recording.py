@@ -47,7 +47,7 @@ def record_run(
             status=status,
             method=spec.method,
             preset=spec.config.get("preset", "default"),
-            network=str(spec.config.get("network", "")),
+            network=spec.network,
             dataset=spec.dataset,
             task=spec.task,
             protocol=data.protocol if data else "",

@@ -57,6 +57,19 @@ class RunSpec(Config):
         return f"{self.method}-{self.dataset}-s{self.seed}-{content_hash(self.identity())}"
 
     @property
+    def network(self) -> str:
+        """What leaderboards call the network: the method's own, else those of its inputs, `student > teacher`.
+
+        Empty where an input is named by id or file, for then its network is not known here.
+        """
+        own = get_method(self.method).Config.parse(self.config).network_name()
+        if own:
+            return own
+        inputs = [item for value in self.inputs.values() for item in (value if isinstance(value, list) else [value])]
+        names = [item.network if isinstance(item, RunSpec) else "" for item in inputs]
+        return " > ".join(names) if all(names) else ""
+
+    @property
     def config_hash(self) -> str:
         """The hash of all but the seed: runs that differ in nothing else are repetitions of each other."""
         return content_hash(self.recipe())

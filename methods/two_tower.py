@@ -107,6 +107,9 @@ class TwoTower(TrainableMethod["TwoTower.Config"]):
         weight_decay: Annotated[float, Field(ge=0, description="weight decay"), LogUniform(1e-4, 1.0)] = 0.05
         schedule: Schedule = "cosine"
 
+        def network_name(self) -> str:
+            return self.clip_architecture or Path(self.clip_path).stem if self.clip_path else self.image
+
         @model_validator(mode="after")
         def _consistent(self) -> Self:
             if (self.image == "clip") != (self.clip_path is not None):

@@ -1,5 +1,6 @@
 """Figures that papers print, set beside what was measured here; see results/published/README.md for the files."""
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +41,7 @@ class _Fields(Config):
     gallery_variant: str = ""
     metric: str = ""
     sparsity: Annotated[float, Field(ge=0, le=1)] | None = None
-    config: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    config: dict[str, bool | int | float | str | list[int | float | str]] = Field(default_factory=dict)
     std: Number | None = None
     seeds: Annotated[int, Field(ge=1)] | None = None
     comparable: bool = True
@@ -153,9 +154,11 @@ def _agrees(board: "Leaderboard", rows: pd.DataFrame, wanted: _Fields, sparsity:
     if wanted.sparsity is not None:
         agrees &= np.abs(sparsity - wanted.sparsity) <= SPARSITY_TOLERANCE
     if wanted.config:
+        # Lists are leaves of a flat config, and stand there as JSON.
+        values = {name: json.dumps(v) if isinstance(v, list) else v for name, v in wanted.config.items()}
         for at in np.flatnonzero(agrees):
             config = board.config(int(rows["group"].iloc[at]))
-            agrees[at] = all(config.get(f"config.{name}", config.get(name)) == v for name, v in wanted.config.items())
+            agrees[at] = all(config.get(f"config.{name}", config.get(name)) == v for name, v in values.items())
     return agrees
 
 

@@ -85,3 +85,19 @@ def test_inputs_that_follow_the_seed_leave_the_config_hash_alone():
     other = student(1).model_copy(update={"inputs": {"teacher": resolve("dense", "emoji", config={"lr": 0.3}, seed=1)}})
     assert other.config_hash != student(1).config_hash
     assert [spec.run_id for spec in student(1).dependencies()] == [resolve("dense", "emoji", seed=1).run_id]
+
+
+def test_a_run_is_named_by_its_network_or_by_those_of_its_inputs():
+    towers = {"method": "two_tower", "config": {"image": "cnn16-32"}}
+    student = {"method": "clip_student", "config": {"network": "cnn8-16"}, "inputs": {"teacher": towers}}
+
+    def cascade(*levels):
+        return resolve("cascade", "emoji", inputs={"levels": list(levels)}).network
+
+    assert resolve("dense", "emoji", config={"network": "conv2"}).network == "conv2"
+    assert resolve("two_tower", "emoji").network == "vit"
+    clip = {"image": "clip", "clip_path": "models/clip-vit-base-patch16", "epochs": 0}
+    assert resolve("two_tower", "emoji", config=clip).network == "clip-vit-base-patch16"
+    assert resolve("early_exit", "emoji", inputs={"teacher": {"method": "two_tower"}}).network == "vit"
+    assert cascade(student, towers) == "cnn8-16 > cnn16-32"
+    assert cascade(student, {"run": "two_tower-emoji-s0-0123456789"}) == ""
