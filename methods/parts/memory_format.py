@@ -11,10 +11,18 @@ def prefer_channels_last(network: nn.Module) -> nn.Module:
 
     The convolutions hand the order on. A training step of EfficientNet-Lite0 at 64 pixels takes 0.57 of its time
     so, one of MobileNetV2 0.61; networks without depthwise convolutions gain nothing and are left alone.
+
+    A map of one pixel has no order of its own. There the weights decide, and with theirs as usual a depthwise
+    convolution takes sixteen times as long: EfficientNet-Lite0 embeds images of 32 pixels in 0.42 of the time where its
+    depthwise weights say channels last. GPUs choose kernels by the same sign, so it is set only where there are none.
     """
     convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
-    if any(m.groups == m.in_channels > 1 for m in convolutions):
+    depthwise = [m for m in convolutions if m.groups == m.in_channels > 1]
+    if depthwise:
         network.register_forward_pre_hook(_channels_last)
+    if not torch.cuda.is_available():
+        for layer in depthwise:
+            layer.weight.data = layer.weight.data.to(memory_format=torch.channels_last)
     return network
 
 

@@ -30,3 +30,15 @@ def test_networks_without_depthwise_convolutions_are_left_alone(groups):
 def test_backbones_with_depthwise_convolutions_use_it():
     maps = feature_map_backbone("mobilenetv2_050", image_size=32).module.eval()(torch.randn(2, 3, 64, 64))
     assert maps.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="GPUs choose kernels by this sign")
+def test_depthwise_weights_decide_for_maps_of_one_pixel():
+    network = prefer_channels_last(separable())
+    weight = copy.deepcopy(network)[2].weight
+    assert weight.stride() == (9, 1, 3, 1)
+    # For everybody else they are as they were: one channel a group leaves nothing to reorder.
+    assert weight.is_contiguous()
+    assert torch.equal(weight.view(-1), weight.flatten())
+    network.load_state_dict({name: value.clone() for name, value in separable().state_dict().items()})
+    assert network[2].weight.stride() == (9, 1, 3, 1)
