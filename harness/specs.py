@@ -62,11 +62,14 @@ class RunSpec(Config):
 
         Empty where an input is named by id or file, for then its network is not known here.
         """
-        own = get_method(self.method).Config.parse(self.config).network_name()
+        try:
+            own = get_method(self.method).Config.parse(self.config).network_name()
+        except UserError:
+            # The failure of a run whose method or config is unknown here must be recorded all the same.
+            own = str(self.config.get("network", ""))
         if own:
             return own
-        inputs = [item for value in self.inputs.values() for item in (value if isinstance(value, list) else [value])]
-        names = [item.network if isinstance(item, RunSpec) else "" for item in inputs]
+        names = [item.network if isinstance(item, RunSpec) else "" for item in self._input_items()]
         return " > ".join(names) if all(names) else ""
 
     @property
@@ -90,12 +93,12 @@ class RunSpec(Config):
 
     def dependencies(self) -> list["RunSpec"]:
         """The runs that must be finished before this one starts, nearest last."""
-        found: list[RunSpec] = []
-        for value in self.inputs.values():
-            for item in value if isinstance(value, list) else [value]:
-                if isinstance(item, RunSpec):
-                    found += [*item.dependencies(), item]
-        return found
+        specs = [item for item in self._input_items() if isinstance(item, RunSpec)]
+        return [spec for item in specs for spec in (*item.dependencies(), item)]
+
+    def _input_items(self) -> "list[RunSpec | InputRef]":
+        """All inputs in their order, those of lists one by one."""
+        return [item for value in self.inputs.values() for item in (value if isinstance(value, list) else [value])]
 
 
 def _input_identity(value: "RunSpec | InputRef | list[RunSpec | InputRef]", name: Callable[[RunSpec], str]) -> Any:

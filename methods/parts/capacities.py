@@ -12,10 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
 
 from subnetbench.harness.errors import UserError
-from subnetbench.methods.parts.layer_choice import MASKABLE, choose_parameters
+from subnetbench.methods.parts.layer_choice import MASKABLE, choose_parameters, is_depthwise
 from subnetbench.methods.parts.order_statistics import removal_rank
 
 # Below this size one partition is cheaper than bracketing the wanted ranks with a sample.
@@ -105,15 +104,11 @@ def prunable_parameters(
     kept_dense = set(dense)
 
     def wanted(name: str, owner: nn.Module, parameter: nn.Parameter) -> bool:
-        if not isinstance(owner, MASKABLE) or parameter.ndim < 2 or (not depthwise and _is_depthwise(owner)):
+        if not isinstance(owner, MASKABLE) or parameter.ndim < 2 or (not depthwise and is_depthwise(owner)):
             return False
         return not kept_dense & set(name.split("."))
 
     return {chosen.name: chosen.parameter for chosen in choose_parameters(network, wanted, biases=biases)}
-
-
-def _is_depthwise(layer: nn.Module) -> bool:
-    return isinstance(layer, _ConvNd) and 1 < layer.groups == layer.in_channels
 
 
 class ScoreMaps(nn.Module):

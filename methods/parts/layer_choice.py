@@ -60,6 +60,11 @@ def choose_parameters(module: nn.Module, where: Where = None, *, biases: bool = 
     ]
 
 
+def is_depthwise(layer: nn.Module) -> bool:
+    """Whether this is a convolution with a group of its own for each of several input channels."""
+    return isinstance(layer, _ConvNd) and 1 < layer.groups == layer.in_channels
+
+
 def _parameters_with_owners(module: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Parameter]]:
     """Every parameter under every name it has, so that a tied one can be chosen through any of its layers."""
     for prefix, owner in module.named_modules():

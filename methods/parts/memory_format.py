@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from subnetbench.methods.parts.layer_choice import is_depthwise
+
 
 def prefer_channels_last(network: nn.Module) -> nn.Module:
     """Let a network with depthwise convolutions see its images with channels last on a CPU; returns the network.
@@ -16,11 +18,10 @@ def prefer_channels_last(network: nn.Module) -> nn.Module:
     convolution takes sixteen times as long: EfficientNet-Lite0 embeds images of 32 pixels in 0.42 of the time where its
     depthwise weights say channels last. GPUs choose kernels by the same sign, so it is set only where there are none.
     """
-    convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
-    depthwise = [m for m in convolutions if m.groups == m.in_channels > 1]
+    depthwise = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d) and is_depthwise(layer)]
     if depthwise:
         network.register_forward_pre_hook(_channels_last)
-    if not torch.cuda.is_available():
+    if depthwise and not torch.cuda.is_available():
         for layer in depthwise:
             layer.weight.data = layer.weight.data.to(memory_format=torch.channels_last)
     return network

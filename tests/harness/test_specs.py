@@ -101,3 +101,6 @@ def test_a_run_is_named_by_its_network_or_by_those_of_its_inputs():
     assert resolve("early_exit", "emoji", inputs={"teacher": {"method": "two_tower"}}).network == "vit"
     assert cascade(student, towers) == "cnn8-16 > cnn16-32"
     assert cascade(student, {"run": "two_tower-emoji-s0-0123456789"}) == ""
+    plain = resolve("dense", "emoji", config={"network": "conv2"})
+    assert plain.model_copy(update={"method": "gone"}).network == "conv2"
+    assert plain.model_copy(update={"config": {"network": "conv2", "gone": 1}}).network == "conv2"

@@ -43,8 +43,9 @@ def test_every_shipped_file_loads_and_says_where_it_is_from() -> None:
 
 
 def test_comparable_figures_use_the_words_of_the_leaderboard() -> None:
+    own = {"lifetime_time_speedup_assumed"}
     for figure in load_published():
-        if figure.says.comparable and "speedup" not in figure.says.metric:
+        if figure.says.comparable and figure.says.metric not in own:
             parse_metric(figure.says.metric)
 
 
