@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from subnetbench.methods.parts.depthwise_gradients import use_fast_depthwise_gradients
 from subnetbench.methods.parts.layer_choice import is_depthwise
 
 
@@ -23,6 +24,7 @@ def prefer_channels_last(network: nn.Module) -> nn.Module:
         network.register_forward_pre_hook(_channels_last)
     if depthwise and not torch.cuda.is_available():
         for layer in depthwise:
+            use_fast_depthwise_gradients(layer)
             layer.weight.data = layer.weight.data.to(memory_format=torch.channels_last)
     return network
 
