@@ -25,10 +25,10 @@ from subnetbench.harness.training.step import Batch, Step
 from subnetbench.methods.parts.distillation_losses import distillation_loss
 from subnetbench.methods.parts.distilling import DistillationConfig, RenderedInTurn
 from subnetbench.methods.parts.embedding import make_optimizer
-from subnetbench.methods.parts.embedding_network import Descriptors, EmbeddingNetwork
+from subnetbench.methods.parts.embedding_network import Descriptors, EmbeddingNetwork, trainable_copy
 from subnetbench.methods.parts.pooling import l2_normalise
 from subnetbench.methods.parts.schedules import LearningRateSchedule, make_schedule, raml_schedule
-from subnetbench.methods.parts.views import ViewDraws, ViewOptions, coupled_views, draw_views
+from subnetbench.methods.parts.views import ViewDraws, coupled_views, draw_views
 from subnetbench.methods.parts.whitening import matching_pairs, pca_whitening, supervised_whitening
 from subnetbench.methods.triplet import Triplet
 
@@ -75,17 +75,29 @@ class Distillation(Triplet):
         return {"teacher": {"method": "distillation", "config": teacher}}
 
     def build(self, context: Context) -> nn.ModuleDict:
-        modules = super().build(context)
-        if self.config.distils:
-            teacher = self._teacher_variant(context)
-            self._teacher = teacher.build().to(context.device).eval().requires_grad_(False)
-            size, channels = teacher.preprocessing.size, context.data.channels
-            with torch.no_grad():
-                width = self._teacher(torch.zeros(1, channels, size, size, device=context.device)).shape[1]
-            student = cast(EmbeddingNetwork, modules["network"])
-            if student.dim != width:
-                raise UserError("student and teacher need one space", field="dim", value=student.dim, allowed=width)
+        if not self.config.distils:
+            return super().build(context)
+        teacher = self._teacher_variant(context)
+        self._teacher = teacher.build().to(context.device).eval().requires_grad_(False)
+        size, channels = teacher.preprocessing.size, context.data.channels
+        with torch.no_grad():
+            width = self._teacher(torch.zeros(1, channels, size, size, device=context.device)).shape[1]
+        copied = self.config.student_start == "teacher"
+        modules = nn.ModuleDict({"network": self._copied_teacher(context)}) if copied else super().build(context)
+        dim = (self.config.dim or width) if copied else cast(EmbeddingNetwork, modules["network"]).dim
+        if dim != width:
+            raise UserError("student and teacher need one space", field="dim", value=dim, allowed=width)
         return modules
+
+    def _copied_teacher(self, context: Context) -> nn.Module:
+        config, of_teacher = self.config, cast(Artifact, context.inputs["teacher"]).spec.network
+        if config.network != of_teacher:
+            fault = "a student that starts as a copy of its teacher has its network"
+            raise UserError(fault, field="network", value=config.network, allowed=of_teacher)
+        size = self.preprocessing(context).size
+        if not self._teacher_takes(size, context):
+            raise UserError("the teacher does not run on images of the student's size", field="image_size", value=size)
+        return trainable_copy(self._teacher, freeze_batch_statistics=config.freeze_batch_statistics)
 
     def stages(self, context: Context) -> list[Stage]:
         return [Stage("train", self.config.epochs, select=self.config.select != "last")]
@@ -101,8 +113,11 @@ class Distillation(Triplet):
     def preprocessing(self, context: Context) -> Preprocessing:
         config, usual = self.config, super().preprocessing(context)
         size = usual.size
-        if config.image_size is None and config.distils:
-            size = self._teacher_variant(context).preprocessing.size // 2
+        if config.distils:
+            of_teacher = self._teacher_variant(context).preprocessing
+            size = size if config.image_size else of_teacher.size // 2
+            if config.student_start == "teacher":
+                usual = of_teacher  # pixels as its weights expect them
         return replace(usual, size=size, resize_ratio=config.resize_ratio, interpolation=config.interpolation)
 
     def start_stage(self, modules: nn.ModuleDict, stage: Stage, context: Context) -> None:
@@ -272,7 +287,7 @@ class Distillation(Triplet):
             return context.world.gather_rows(torch.cat(rows))
 
         network = (weights_digest(self._teacher), repr(self._teacher), repr(teacher.preprocessing))
-        drawn = (repr(self._drawn_views()), config.views, context.seed, *occasion)
+        drawn = (repr(self.config.view_options()), config.views, context.seed, *occasion)
         return cached_rows(context, (*network, *drawn, len(train)), compute)
 
     def _occasion(self, stage: str, epoch: int) -> tuple[int | str, ...]:
@@ -282,17 +297,4 @@ class Distillation(Triplet):
 
     def _draws(self, indices: np.ndarray, occasion: tuple[int | str, ...], context: Context) -> ViewDraws:
         views, size = self.config.views, len(context.data.train)
-        return draw_views(self._drawn_views(), indices, views, size, seed=context.seed, counters=occasion)
-
-    def _drawn_views(self) -> ViewOptions:
-        config = self.config
-        brightness, contrast, saturation, hue = config.jitter
-        return ViewOptions(
-            area=(config.crop_area, 1.0),
-            flip=config.flip,
-            brightness=brightness,
-            contrast=contrast,
-            saturation=saturation,
-            hue=hue,
-            mixup_alpha=config.mixup_alpha,
-        )
+        return draw_views(self.config.view_options(), indices, views, size, seed=context.seed, counters=occasion)

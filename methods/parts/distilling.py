@@ -11,6 +11,7 @@ from subnetbench.harness.config import Choice, LogUniform, Uniform, operating_po
 from subnetbench.harness.errors import UserError
 from subnetbench.harness.training.step import Batch
 from subnetbench.methods.parts.distillation_losses import LOSSES, check_options
+from subnetbench.methods.parts.views import ViewOptions
 from subnetbench.methods.triplet import Triplet
 
 Mode = Literal["ts_aug", "ts_reg", "sym"]
@@ -84,6 +85,13 @@ class DistillationConfig(Triplet.Config):
     teacher_variant: Annotated[
         str | None, Field(description="which variant of the teacher's run teaches [default: its first]")
     ] = None
+    student_start: Annotated[
+        Literal["network", "teacher"],
+        Field(
+            description="teacher: the student starts as a copy of the whole teacher, weights and embedding layer; its "
+            "network and dim have to be the teacher's, and pretrained and pool mean nothing"
+        ),
+    ] = "network"
     loss: Annotated[
         LossName, Field(description="distillation loss; darkrank, rkd and pkt do not align the two spaces")
     ] = "raml"
@@ -142,6 +150,9 @@ class DistillationConfig(Triplet.Config):
             raise ValueError(f"loss_options: {error}") from None
         if self.mode == "ts_aug" and self.loss == "raml" and self.views < 2 and (self.lam_ts or self.lam_ss):
             raise ValueError("views: the relational parts of raml compare two views of an image or more")
+        if self.student_start == "teacher" and (self.mode == "sym" or self.whitening_init != "default"):
+            field, value = ("mode", "sym") if self.mode == "sym" else ("whitening_init", self.whitening_init)
+            raise ValueError(f"{field}: {value} does not go with a student that starts as a copy of its teacher")
         if self.view_bank % self.views:
             raise ValueError(f"view_bank: {self.view_bank} is no multiple of the {self.views} views")
         return self
@@ -158,6 +169,19 @@ class DistillationConfig(Triplet.Config):
             options |= {"lam_ts": self.lam_ts * relational, "lam_ss": self.lam_ss * relational}
             options["reduction"] = self.loss_reduction
         return options
+
+    def view_options(self) -> ViewOptions:
+        """From what the random views of student and teacher are drawn."""
+        brightness, contrast, saturation, hue = self.jitter
+        return ViewOptions(
+            area=(self.crop_area, 1.0),
+            flip=self.flip,
+            brightness=brightness,
+            contrast=contrast,
+            saturation=saturation,
+            hue=hue,
+            mixup_alpha=self.mixup_alpha,
+        )
 
     @property
     def aligning(self) -> bool:

@@ -1,5 +1,6 @@
 """Embedding networks: backbone, pooling, L2 normalisation, whitening, L2 normalisation (Radenovic et al. 2018)."""
 
+import copy
 from typing import Any
 
 import torch
@@ -77,6 +78,40 @@ class EmbeddingNetwork(nn.Module):
             for role in ROLES
             if parameters[role]
         ]
+
+
+class ForeignEmbedding(nn.Module):
+    """Any network that embeds images, trained further as an embedding network: all its parameters in one group."""
+
+    def __init__(self, network: nn.Module, *, freeze_batch_statistics: bool = False) -> None:
+        super().__init__()
+        self.network = network
+        self.freeze_batch_statistics = freeze_batch_statistics
+
+    def forward(self, images: Tensor) -> Tensor:
+        return l2_normalise(self.network(images))
+
+    def train(self, mode: bool = True) -> "ForeignEmbedding":
+        super().train(mode)
+        if self.freeze_batch_statistics:
+            freeze_batch_norms(self)
+        return self
+
+    def parameter_groups(
+        self, lr: float, weight_decay: float = 0.0, pool_lr_multiplier: float = 1.0
+    ) -> list[dict[str, Any]]:
+        """One optimizer group; where a foreign network pools is not known, so `pool_lr_multiplier` does nothing."""
+        params = list(self.network.parameters())
+        return [{"name": "network", "params": params, "initial_lr": lr, "lr": lr, "weight_decay": weight_decay}]
+
+
+def trainable_copy(network: nn.Module, *, freeze_batch_statistics: bool = False) -> EmbeddingNetwork | ForeignEmbedding:
+    """A copy of a network that embeds images, to be trained further; `network` itself stays as it is."""
+    copied = copy.deepcopy(network).requires_grad_()
+    if not isinstance(copied, EmbeddingNetwork):
+        return ForeignEmbedding(copied, freeze_batch_statistics=freeze_batch_statistics)
+    copied.freeze_batch_statistics = freeze_batch_statistics
+    return copied
 
 
 class Descriptors(nn.Module):

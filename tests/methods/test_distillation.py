@@ -1,6 +1,7 @@
 """Distillation for retrieval: its modes, what it caches, and that the teacher stays as it is."""
 
 import contextlib
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ def scores_of(method, modules, context):
     [
         {"mode": "ts_aug", "update_every": 2, "batch_size": 8},
         {"mode": "ts_aug", "view_bank": 4},
+        {"mode": "ts_aug", "student_start": "teacher"},
         {"mode": "ts_reg", "whitening_init": "pca"},
         {"mode": "sym", "update_every": 2, "whitening_init": "supervised"},
         {"mode": "sym", "mining": "batch", "loss_reduction": "sum"},
@@ -37,7 +39,7 @@ def scores_of(method, modules, context):
         {"mode": "sym", "preset": "paper", "epochs": 2, "pretrained": False, "image_size": 16, "dim": 12,
          "batch_size": 8, "update_every": 1},
     ],
-    ids=["ts_aug", "bank", "ts_reg", "sym", "sym-batch", "paper", "paper-sym"],
+    ids=["ts_aug", "bank", "copy", "ts_reg", "sym", "sym-batch", "paper", "paper-sym"],
 )  # fmt: skip
 def test_an_interrupted_run_ends_with_the_same_bits(run_of, config):
     config = {**TINY, **config}
@@ -153,6 +155,52 @@ def test_the_published_preset_sums_drops_remainders_and_gives_one_rate(run_of):
         assert method.stages(context) == [Stage("train", 2, select=False)]
 
 
+TEACHERS = {
+    "distillation": {"method": "distillation", "config": {**TINY, "mode": "sym"}},
+    "prunnet": {"method": "prunnet", "config": {**{name: TINY[name] for name in ("batch_size", "limit_steps", "network",
+                "dim")}, "epochs": 1, "training": "dense", "recalibration_images": 32}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("teacher", TEACHERS)
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_student_can_start_as_a_copy_of_its_teacher(run_of, teacher, frozen):
+    config = {**TINY, "student_start": "teacher", "freeze_batch_statistics": frozen}
+    inputs = {"teacher": TEACHERS[teacher]}
+    with run_of("distillation", {**config, "epochs": 0}, inputs=inputs, place="start") as (method, modules, context):
+        student, _, small = method.variants(modules, context)
+        ours, theirs = (context.outputs(v.build(), v.preprocessing, context.data.validation) for v in (student, small))
+        torch.testing.assert_close(ours, torch.nn.functional.normalize(theirs), atol=1e-5, rtol=0)
+        start = {name: value.clone() for name, value in modules.state_dict().items()}
+        before = weights_digest(method._teacher)
+    with run_of("distillation", config, inputs=inputs) as (method, modules, context):
+        moved = [name for name, value in modules.state_dict().items() if not torch.equal(value, start[name])]
+        assert len(moved) >= len(list(modules.parameters()))
+        assert any("running" in name for name in moved) != frozen
+        assert weights_digest(method._teacher) == before
+        assert all(parameter.grad is None for parameter in method._teacher.parameters())
+
+
+@pytest.mark.parametrize(("start", "shared"), [("teacher", True), ("network", False)])
+def test_a_copy_of_the_teacher_gets_pixels_as_the_teacher_does(run_of, start, shared, monkeypatch):
+    with run_of("distillation", {**TINY, "student_start": start, "epochs": 0}) as (method, _modules, context):
+        teacher = method._teacher_variant(context)
+        other = dataclasses.replace(teacher.preprocessing, mean=(0.1, 0.2, 0.3))
+        monkeypatch.setattr(method, "_teacher_variant", lambda _: dataclasses.replace(teacher, preprocessing=other))
+        assert (method.preprocessing(context).mean == other.mean) == shared
+        assert method.preprocessing(context).size == other.size // 2
+
+
+@pytest.mark.parametrize(
+    ("change", "words"), [({"network": "cnn8-8"}, r"network.*cnn8-16"), ({"dim": 10}, "one space")]
+)
+def test_a_student_that_starts_as_a_copy_has_its_teachers_network(run_of, change, words):
+    config = {**TINY, "student_start": "teacher", **change}
+    inputs = {"teacher": TEACHERS["distillation"]}
+    with pytest.raises(UserError, match=words), run_of("distillation", config, inputs=inputs):
+        pass
+
+
 @pytest.mark.parametrize(
     ("config", "words"),
     [
@@ -161,6 +209,8 @@ def test_the_published_preset_sums_drops_remainders_and_gives_one_rate(run_of):
         ({"loss": "fitnet", "loss_options": {"temperature": 2.0}}, "loss_options"),
         ({"loss": "kd"}, "loss"),
         ({"mode": "ts_agu"}, "mode"),
+        ({"mode": "sym", "student_start": "teacher"}, "mode"),
+        ({"whitening_init": "pca", "student_start": "teacher"}, "whitening_init"),
     ],
 )
 def test_bad_configs_are_refused(config, words):
