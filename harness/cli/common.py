@@ -57,6 +57,11 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, tit
     Console().print(table)
 
 
+def conditions(values_of: Iterable[tuple[str, Iterable[object]]]) -> str:
+    """Under which values of other fields one is searched: `mode sym and loss raml or csd`."""
+    return " and ".join(f"{field} {' or '.join(map(str, values))}" for field, values in values_of)
+
+
 def data_root(given: Path | None) -> Path:
     """The folder of data sets: what was given, else `$SUBNETBENCH_DATA`, else a folder in the user's cache."""
     from subnetbench.harness.paths import default_data_root

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from subnetbench.harness.cli.common import DataRoot, Json, data_root, print_json, print_table
+from subnetbench.harness.cli.common import DataRoot, Json, conditions, data_root, print_json, print_table
 from subnetbench.harness.errors import UserError
 
 GOING_ON = ("running", "queued", "starting", "stopping", "waiting for input", "stale")
@@ -198,8 +198,7 @@ def _show_config(facts: dict[str, Any], config: Any, as_json: bool) -> None:
 
 
 def _search(field: dict[str, Any]) -> str:
-    conditions = [f"{other} {' or '.join(map(str, values))}" for other, values in field["searched_when"].items()]
-    return " where ".join(part for part in (field["search"], " and ".join(conditions)) if part)
+    return " where ".join(part for part in (field["search"], conditions(field["searched_when"].items())) if part)
 
 
 def _doc(cls: type) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from subnetbench.harness.cli.cluster import ClusterName, CodeChanges, On
-from subnetbench.harness.cli.common import Data, DataRoot, Results, Set, assignments, data_root, print_table
+from subnetbench.harness.cli.common import Data, DataRoot, Results, Set, assignments, conditions, data_root, print_table
 from subnetbench.harness.cli.running import RunsPerGpu, Tracker
 from subnetbench.harness.errors import UserError
 
@@ -173,10 +173,11 @@ def _print_spaces(content: Any) -> None:
         config = get_method(entry.method).Config
         space = build_space(entry.method, config, entry.config, entry.space, operating_points=content.operating_points)
         for dimension in space.dimensions:
-            when = ", ".join(f"{field} in {list(values)}" for field, values in dimension.when)
-            rows.append((entry.label, dimension.name, _distribution(dimension.distribution), when))
-    print_table(("study", "field", "searched in", "when"), rows)
-    typer.echo(f"{len(content.methods)} studies of {content.budget} each")
+            where = conditions(dimension.when)
+            rows.append((entry.label, dimension.name, _distribution(dimension.distribution), where))
+    print_table(("study", "field", "searched in", "where"), rows)
+    studies = len(content.methods)
+    typer.echo(f"1 study of {content.budget}" if studies == 1 else f"{studies} studies of {content.budget} each")
 
 
 def _distribution(distribution: Any) -> str:
