@@ -2,7 +2,7 @@
 
 Three layouts are read, whichever is found in the folder `cars196` or `stanford_cars` (or `data.path`): the joint
 annotation `cars_annos.mat` with `car_ims`; the development kit, as torchvision reads it (`devkit`, `cars_train`,
-`cars_test`, `cars_test_annos_withlabels.mat`); and folders of classes with `names.csv`, `anno_train.csv` and
+`cars_test`, `cars_test_annos_withlabels.mat`, also as Kaggle packs it: `cars_train/cars_train`); and folders of classes with `names.csv`, `anno_train.csv` and
 `anno_test.csv`, as pytorch-metric-learning reads them.
 """
 
@@ -12,8 +12,7 @@ import numpy as np
 
 from subnetbench.datasets.parts.annotations import mat_fields, mat_variables, text_lines
 from subnetbench.datasets.parts.retrieval import Parts, RetrievalConfig, RetrievalDataset, below
-from subnetbench.harness.errors import DataError
-from subnetbench.harness.registry import register_dataset
+from subnetbench.harness.data import DataError, register_dataset
 
 CLASSES = 196
 Listing = tuple[list[Path], list[int], list[str]]
@@ -64,10 +63,14 @@ def _development_kit(base: Path) -> Listing:
     (names,) = mat_variables(base / "devkit" / "cars_meta.mat", "class_names")
     paths: list[Path] = []
     numbers: list[int] = []
+    labelled = base / "cars_test_annos_withlabels.mat"
+    beside = base / "devkit" / labelled.name
     for file, folder in (
         (base / "devkit" / "cars_train_annos.mat", base / "cars_train"),
-        (base / "cars_test_annos_withlabels.mat", base / "cars_test"),
+        (beside if beside.exists() and not labelled.exists() else labelled, base / "cars_test"),
     ):
+        if (folder / folder.name).is_dir():  # as Kaggle's archive unpacks
+            folder = folder / folder.name
         files, of_files = mat_fields(file, "annotations", ("fname", "class"))
         paths += [below(folder, str(name)) for name in files]
         numbers += _integers(of_files)

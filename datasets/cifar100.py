@@ -4,9 +4,7 @@ from torchvision.datasets import CIFAR100
 
 from subnetbench.datasets.parts.cifar import read_cifar
 from subnetbench.datasets.parts.official import OfficialConfig, classification_data
-from subnetbench.harness.data import Dataset, TaskData
-from subnetbench.harness.registry import register_dataset
-from subnetbench.harness.tasks import Task
+from subnetbench.harness.data import Dataset, Task, TaskData, register_dataset
 
 
 @register_dataset("cifar100")

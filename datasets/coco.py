@@ -15,11 +15,16 @@ from pydantic import Field
 from subnetbench.datasets.parts.captioned import captioned_split, text_image_data, without_images
 from subnetbench.datasets.parts.captions import read_coco
 from subnetbench.datasets.parts.splits import hold_out
-from subnetbench.harness.config import DatasetConfig
-from subnetbench.harness.data import Dataset, Split, TaskData
-from subnetbench.harness.errors import DataError, UserError
-from subnetbench.harness.registry import register_dataset
-from subnetbench.harness.tasks import Task
+from subnetbench.harness.data import (
+    DataError,
+    Dataset,
+    DatasetConfig,
+    Split,
+    Task,
+    TaskData,
+    UserError,
+    register_dataset,
+)
 
 
 @register_dataset("coco")

@@ -9,8 +9,7 @@ from pathlib import Path
 from subnetbench.datasets.parts.annotations import columns
 from subnetbench.datasets.parts.download import Download
 from subnetbench.datasets.parts.retrieval import Parts, RetrievalConfig, RetrievalDataset, below
-from subnetbench.harness.errors import DataError
-from subnetbench.harness.registry import register_dataset
+from subnetbench.harness.data import DataError, register_dataset
 
 
 @register_dataset("cub")

@@ -6,10 +6,7 @@ import torch
 from subnetbench.datasets.parts.official import OfficialConfig, ValidationSize, classification_data
 from subnetbench.datasets.parts.splits import hold_out
 from subnetbench.datasets.parts.statistics import channel_statistics
-from subnetbench.harness.data import Dataset, Split, TaskData, TensorImages
-from subnetbench.harness.errors import DataError
-from subnetbench.harness.registry import register_dataset
-from subnetbench.harness.tasks import Task
+from subnetbench.harness.data import DataError, Dataset, Split, Task, TaskData, TensorImages, register_dataset
 
 TEST_SIZE = 500
 

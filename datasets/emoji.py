@@ -9,22 +9,38 @@ No concept is in two splits, and man, woman and person doing the same thing are 
 classification and text-image retrieval are measured on unseen concepts, retrieval on unseen classes.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
-from subnetbench.datasets.parts.emoji_archive import SPLITS, EmojiArchive
-from subnetbench.datasets.parts.emoji_sources import CUT_SIZE, CUT_VENDORS, VENDORS
+from subnetbench.datasets.parts.emoji.archive import SPLITS, EmojiArchive
+from subnetbench.datasets.parts.emoji.build import build_full
+from subnetbench.datasets.parts.emoji.sources import CUT_SIZE, CUT_VENDORS, VENDORS
 from subnetbench.datasets.parts.splits import findable, limit_training, renumbered, task_data
 from subnetbench.datasets.parts.statistics import channel_statistics
-from subnetbench.harness.config import DatasetConfig, operating_point
-from subnetbench.harness.data import Dataset, Split, TaskData, TensorImages
-from subnetbench.harness.errors import DataError, UserError
-from subnetbench.harness.registry import register_dataset
-from subnetbench.harness.tasks import Task
+from subnetbench.harness.data import (
+    DataError,
+    Dataset,
+    DatasetConfig,
+    OpenFields,
+    Split,
+    Task,
+    TaskData,
+    TensorImages,
+    UserError,
+    near_pairs,
+    operating_point,
+    register_dataset,
+)
+
+NEAR = 0.9
+"""Cosine of renderings above which two drawings count as nearly the same."""
 
 CUT = Path(__file__).parent / "parts" / "emoji_cut.npz"
 
@@ -36,7 +52,7 @@ class Emoji(Dataset):
     tasks = ("classification", "retrieval", "text_image")
     licence = "Apache-2.0, MIT and CC-BY-4.0 by vendor (see NOTICE); `full` also holds CC-BY-SA-4.0"
     citation = "Drawings: Google Noto, Twemoji, Microsoft Fluent, EmojiOne, OpenMoji, Mozilla. Names: Unicode CLDR."
-    source = "npm packages @iconify-json/* and emojibase-data, pinned in datasets/parts/emoji_sources.py"
+    source = "npm packages @iconify-json/* and emojibase-data, pinned in datasets/parts/emoji/sources.py"
 
     class Config(DatasetConfig):
         variant: Annotated[
@@ -46,9 +62,23 @@ class Emoji(Dataset):
         vendors: Annotated[
             tuple[str, ...], Field(description="only drawings by these vendors; none named: by all")
         ] = ()
-        labels: Annotated[Literal["groups", "subgroups"], Field(description="classes of the task classification")] = (
-            "groups"
-        )
+        labels: Annotated[
+            Literal["groups", "subgroups", "vendors"],
+            Field(description="classes of the task classification; vendors: who drew it"),
+        ] = "groups"
+
+        split: Annotated[
+            Literal["concepts", "near_duplicates"],
+            Field(description="near_duplicates: concepts with drawings that are nearly the same stay on one side"),
+        ] = "concepts"
+
+        @model_serializer(mode="wrap")
+        def _without_default_split(self, serialize: SerializerFunctionWrapHandler) -> OpenFields:
+            """Left out where it is the default: ids of runs are those of versions that did not know the field."""
+            plain: OpenFields = serialize(self)
+            if plain.get("split") == "concepts":
+                del plain["split"]
+            return plain
 
         @model_validator(mode="after")
         def _known(self) -> Self:
@@ -68,11 +98,11 @@ class Emoji(Dataset):
         """Build the full set at `config.size` pixels under `root` and return its file.
 
         Takes about a minute and 20 MB of downloads. The packages are fetched with the npm client into
-        `root/emoji/packages`; those that are already there are used as they are. Raises `DataError` when one
-        cannot be had or is not the published one.
-        """
-        from subnetbench.datasets.parts.emoji_build import build_full
+        `root/emoji/packages`; those that are already there are used as they are.
 
+        Raises:
+            DataError: When one cannot be had or is not the published one.
+        """
         if self.config.variant == "cut":
             raise UserError("cut comes with the program", field="data.variant", value="cut", allowed="full")
         archive = build_full(self.root / "emoji" / "packages", self.config.size)
@@ -88,20 +118,40 @@ class Emoji(Dataset):
             raise UserError("retrieval needs drawings by two vendors", field="data.vendors", value=self.config.vendors)
         archive = self._archive()
         chosen = np.isin(archive.vendors[archive.vendor], self.config.vendors or archive.vendors)
+        archive = self._regrouped(archive)
         split_of = archive.split[archive.concept]
         train, validation, test = (
-            self._split(task, archive, name, np.flatnonzero(chosen & (split_of == place)))
-            for place, name in enumerate(SPLITS)
+            self._split(task, archive, name, np.flatnonzero(chosen & (split_of == number)))
+            for number, name in enumerate(SPLITS)
         )
         mean, std = channel_statistics(train.images)
         train = limit_training(train, self.config)
+        classes = "vendors in drawings" if self.config.labels == "vendors" else self.config.labels
         protocol = {
-            "classification": f"{self.config.labels} of unseen concepts",
+            "classification": f"{classes} of unseen concepts",
             "retrieval": "class-disjoint and concept-disjoint, each image a query to all others",
             "text_image": "unseen concepts, one caption to all drawings of its concept",
         }[task]
+        if self.config.split == "near_duplicates":
+            protocol += f"; near-duplicates (cosine above {NEAR:g} at {CUT_SIZE} pixels) on one side"
         splits = train, validation, test
         return task_data(self, task, splits, protocol=protocol, mean=mean, std=std, image_size=archive.size)
+
+    def _regrouped(self, archive: EmojiArchive) -> EmojiArchive:
+        """The archive with concepts that near-duplicates link, directly or through others, in one split.
+
+        A group goes where most of its concepts are, of two such splits to the earlier one of training, validation, test.
+        """
+        if self.config.split == "concepts":
+            return archive
+        images = TensorImages(torch.from_numpy(archive.images))
+        linked = archive.concept[near_pairs(images, NEAR, CUT_SIZE)]
+        count = len(archive.split)
+        graph = coo_array((np.ones(len(linked)), (linked[:, 0], linked[:, 1])), shape=(count, count))
+        group = connected_components(graph, directed=False)[1]
+        votes = np.zeros((group.max() + 1, len(SPLITS)), np.int64)
+        np.add.at(votes, (group, archive.split), 1)
+        return replace(archive, split=votes.argmax(1)[group].astype(np.int32))
 
     def _archive(self) -> EmojiArchive:
         if self.config.variant == "cut":
@@ -128,10 +178,19 @@ class Emoji(Dataset):
             labels=archive.concept[rows].astype(np.int64),
             classes=tuple(map(str, archive.labels)),
             captions=captions if task == "text_image" else None,
+            caption_protocol="merged_captions",
         )
         return findable(split) if task == "retrieval" else renumbered(split)
 
     def _classification_split(self, archive: EmojiArchive, name: str, rows: np.ndarray) -> Split:
+        if self.config.labels == "vendors":
+            drew, labels = np.unique(archive.vendor[rows], return_inverse=True)
+            return Split(
+                name=name,
+                images=TensorImages(torch.from_numpy(archive.images[rows])),
+                labels=labels.astype(np.int64),
+                classes=tuple(map(str, archive.vendors[drew])),
+            )
         by_group = self.config.labels == "groups"
         table, names = (archive.group, archive.groups) if by_group else (archive.subgroup, archive.subgroups)
         # A few small subgroups have no training concept; what cannot be learned is not asked for.
@@ -142,4 +201,5 @@ class Emoji(Dataset):
             images=TensorImages(torch.from_numpy(archive.images[rows])),
             labels=np.searchsorted(learned, table[archive.concept[rows]]).astype(np.int64),
             classes=tuple(map(str, names[learned])),
+            clusters=archive.concept[rows].astype(np.int64),  # several vendors draw the same concept
         )

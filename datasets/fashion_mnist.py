@@ -10,10 +10,7 @@ import torch
 from torchvision.datasets import FashionMNIST as TorchvisionFashionMNIST
 
 from subnetbench.datasets.parts.official import OfficialConfig, classification_data
-from subnetbench.harness.data import Dataset, Split, TaskData, TensorImages
-from subnetbench.harness.errors import DataError
-from subnetbench.harness.registry import register_dataset
-from subnetbench.harness.tasks import Task
+from subnetbench.harness.data import DataError, Dataset, Split, Task, TaskData, TensorImages, register_dataset
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 
@@ -47,13 +44,13 @@ class FashionMnist(Dataset):
 
     def _folder(self) -> Path:
         """Where torchvision puts it, or where the Debian package does."""
-        places = (self.root / "FashionMNIST" / "raw", self.root / "fashion-mnist", DEBIAN)
-        for place in places:
-            if any(_find(place, name) for name in FILES):
-                return place
+        folders = (self.root / "FashionMNIST" / "raw", self.root / "fashion-mnist", DEBIAN)
+        for folder in folders:
+            if any(_find(folder, name) for name in FILES):
+                return folder
         raise DataError(
-            f"Fashion-MNIST is in none of {', '.join(map(str, places))}: `apt-get install dataset-fashion-mnist`, "
-            f"or get the four files from {self.source.split()[0]} and put them (.gz or not) into {places[0]}"
+            f"Fashion-MNIST is in none of {', '.join(map(str, folders))}: `apt-get install dataset-fashion-mnist`, "
+            f"or get the four files from {self.source.split()[0]} and put them (.gz or not) into {folders[0]}"
         )
 
 

@@ -12,11 +12,7 @@ from pydantic import Field
 from subnetbench.datasets.parts.captioned import captioned_split, text_image_data, without_images
 from subnetbench.datasets.parts.captions import read_flickr
 from subnetbench.datasets.parts.splits import stratified_order
-from subnetbench.harness.config import DatasetConfig
-from subnetbench.harness.data import Dataset, TaskData
-from subnetbench.harness.errors import DataError, UserError
-from subnetbench.harness.registry import register_dataset
-from subnetbench.harness.tasks import Task
+from subnetbench.harness.data import DataError, Dataset, DatasetConfig, Task, TaskData, UserError, register_dataset
 
 ANNOTATIONS = ("results.csv", "results_20130124.token")
 FOLDERS = ("flickr30k_images", "flickr30k-images")

@@ -11,8 +11,7 @@ from torchvision.datasets import Flowers102 as TorchvisionFlowers
 from subnetbench.datasets.parts.annotations import mat_variables
 from subnetbench.datasets.parts.download import Download
 from subnetbench.datasets.parts.retrieval import Parts, RetrievalConfig, RetrievalDataset
-from subnetbench.harness.errors import DataError
-from subnetbench.harness.registry import register_dataset
+from subnetbench.harness.data import DataError, register_dataset
 
 CLASSES = 102
 _ADDRESS = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/"

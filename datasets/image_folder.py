@@ -1,13 +1,15 @@
 """Image folder: your own images, one folder a class; classification or retrieval.
 
 `path` holds either `train` and `test` (and `val`) with one folder a class in each, or the folders of classes
-themselves. What is missing is drawn: with folders of classes alone, a test split; without `val`, a validation
+themselves. `training`, `testing`, `valid` and `validation` are understood too, in any case. Images are turned upright as
+their EXIF orientation says. What is missing is drawn: with folders of classes alone, a test split; without `val`, a validation
 split from training. As in ImageNet's layout, `train` and `val` without `test` make `val` the test.
 
 Classification draws images, stratified, and every split has the training classes. Retrieval draws whole classes,
 so that drawn splits share none, and each split counts its own.
 """
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -15,15 +17,23 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from subnetbench.datasets.parts.folders import class_folders
+from subnetbench.datasets.parts.folders import class_folders, split_folders, unread_folders
 from subnetbench.datasets.parts.official import IMAGENET_MEAN, IMAGENET_STD
 from subnetbench.datasets.parts.splits import findable, hold_out, limit_training, renumbered, task_data
-from subnetbench.harness.config import DatasetConfig
-from subnetbench.harness.data import Dataset, Split, TaskData
-from subnetbench.harness.errors import DataError, UserError
-from subnetbench.harness.registry import register_dataset
-from subnetbench.harness.streams import sample_uniforms, stream_key
-from subnetbench.harness.tasks import Task
+from subnetbench.harness.data import (
+    DataError,
+    Dataset,
+    DatasetConfig,
+    Split,
+    Task,
+    TaskData,
+    UserError,
+    register_dataset,
+    sample_uniforms,
+    stream_key,
+)
+
+_log = logging.getLogger(__name__)
 
 
 @register_dataset("image_folder")
@@ -62,15 +72,20 @@ class ImageFolder(Dataset):
         if not base.is_dir():
             raise DataError(f"there is no folder {base}: put your images there or name another as data.path")
         validation = None
-        if (base / "train").is_dir():
-            train = class_folders(base / "train", "train")
-            if (base / "test").is_dir():
-                test = class_folders(base / "test", "test")
-                validation = class_folders(base / "val", "validation") if (base / "val").is_dir() else None
+        if folders := split_folders(base):
+            if len(folders) == 1:
+                raise DataError(f"{base} has {folders['train'].name} but no folder to test on: call it test or val")
+            if others := unread_folders(base, folders):
+                _log.warning("%s: folders beside the splits are not read: %s", base, ", ".join(others[:5]))
+            read = {split: class_folders(path, split, upright=True) for split, path in folders.items()}
+            train, validation = read["train"], read.get("validation")
+            if "test" in read:
+                test = read["test"]
             else:
-                test = class_folders(base / "val", "test")
+                test, validation = replace(read["validation"], name="test"), None
         else:
-            train, test = self._draw(class_folders(base, "train"), task, self.config.test_fraction, "test")
+            train = class_folders(base, "train", upright=True)
+            train, test = self._draw(train, task, self.config.test_fraction, "test")
         if validation is None:
             train, validation = self._draw(train, task, self.config.validation_fraction, "validation")
         return train, validation, test

@@ -15,10 +15,7 @@ from subnetbench.datasets.parts.official import (
     ValidationSize,
     classification_data,
 )
-from subnetbench.harness.data import Dataset, TaskData
-from subnetbench.harness.errors import DataError
-from subnetbench.harness.registry import register_dataset
-from subnetbench.harness.tasks import Task
+from subnetbench.harness.data import DataError, Dataset, Task, TaskData, register_dataset
 
 CLASSES, TRAIN_IMAGES, TEST_IMAGES = 1000, 1_281_167, 50_000
 

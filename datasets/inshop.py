@@ -11,8 +11,7 @@ from pydantic import Field
 
 from subnetbench.datasets.parts.annotations import columns
 from subnetbench.datasets.parts.retrieval import Parts, RetrievalConfig, RetrievalDataset, below, with_gallery
-from subnetbench.harness.errors import DataError
-from subnetbench.harness.registry import register_dataset
+from subnetbench.harness.data import DataError, register_dataset
 
 PARTS = ("train", "query", "gallery")
 

@@ -17,9 +17,7 @@ from subnetbench.datasets.parts.annotations import columns, csv_columns, text_li
 from subnetbench.datasets.parts.folders import class_folders
 from subnetbench.datasets.parts.retrieval import Parts, RetrievalConfig, RetrievalDataset, below, unlabelled
 from subnetbench.datasets.parts.revisited import METRICS, Boxes, revisited_test
-from subnetbench.harness.data import GroundTruth, Split, TaskData
-from subnetbench.harness.errors import DataError
-from subnetbench.harness.registry import register_dataset
+from subnetbench.harness.data import DataError, GroundTruth, Split, TaskData, register_dataset
 
 CLEAN = "train/train_clean.csv"
 # Query image, and the gallery images that show the same landmark.
@@ -100,7 +98,7 @@ class Landmarks(RetrievalDataset):
         gallery, queries = _listed(base, lists) if lists.exists() else _published(base, usage)
         names, paths = list(gallery), list(gallery.values())
         kept = self.present(paths)
-        place = {names[i]: position for position, i in enumerate(kept)}
+        position_of = {names[i]: position for position, i in enumerate(kept)}
         kept_queries = self.present([path for path, _ in queries])
         positives = []
         for i in kept_queries:
@@ -108,7 +106,7 @@ class Landmarks(RetrievalDataset):
             unknown = [name for name in wanted if name not in gallery]
             if unknown:
                 raise DataError(f"the ground truth of {path.name} names {unknown[0]!r}, which is not in the gallery")
-            positives.append(np.array([place[name] for name in wanted if name in place], np.int64))
+            positives.append(np.array([position_of[name] for name in wanted if name in position_of], np.int64))
         nothing = tuple(np.empty(0, np.int64) for _ in positives)
         return replace(
             unlabelled("test", [queries[i][0] for i in kept_queries]),

@@ -4,7 +4,7 @@ The folder `roxford5k` holds `jpg` and `gnd_roxford5k.pkl` (or the latter lies b
 """
 
 from subnetbench.datasets.parts.revisited import QUERIES, RevisitedConfig, RevisitedDataset
-from subnetbench.harness.registry import register_dataset
+from subnetbench.harness.data import register_dataset
 
 
 @register_dataset("roxford5k")

@@ -4,7 +4,7 @@ The folder `rparis6k` holds `jpg` and `gnd_rparis6k.pkl` (or the latter lies bes
 """
 
 from subnetbench.datasets.parts.revisited import QUERIES, RevisitedConfig, RevisitedDataset
-from subnetbench.harness.registry import register_dataset
+from subnetbench.harness.data import register_dataset
 
 
 @register_dataset("rparis6k")

@@ -12,8 +12,7 @@ from pydantic import Field
 
 from subnetbench.datasets.parts.annotations import columns
 from subnetbench.datasets.parts.retrieval import Parts, RetrievalConfig, RetrievalDataset, below, with_gallery
-from subnetbench.harness.data import Split
-from subnetbench.harness.registry import register_dataset
+from subnetbench.harness.data import Split, register_dataset
 
 OFFICIAL = ("Ebay_train.txt", "Ebay_test.txt", None)
 

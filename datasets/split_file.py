@@ -13,9 +13,7 @@ from pydantic import Field
 
 from subnetbench.datasets.parts.annotations import columns, json_or_yaml
 from subnetbench.datasets.parts.retrieval import Parts, RetrievalConfig, RetrievalDataset, below, with_gallery
-from subnetbench.harness.data import Split
-from subnetbench.harness.errors import DataError
-from subnetbench.harness.registry import register_dataset
+from subnetbench.harness.data import DataError, Split, register_dataset
 
 # Paths and class names of each split.
 Listing = dict[str, tuple[list[str], list[str]]]
@@ -35,6 +33,7 @@ class SplitFile(RetrievalDataset):
     source = "your own files"
     folder = "own_images"
     protocol = "own split file"
+    upright = True
 
     class Config(RetrievalConfig):
         file: Annotated[str, Field(min_length=1, description="the split file, below `path`; .json, .yaml or text")] = (

@@ -14,10 +14,7 @@ from subnetbench.datasets.parts.official import (
     ValidationSize,
     classification_data,
 )
-from subnetbench.harness.data import Dataset, ImageFiles, Split, TaskData
-from subnetbench.harness.errors import DataError
-from subnetbench.harness.registry import register_dataset
-from subnetbench.harness.tasks import Task
+from subnetbench.harness.data import DataError, Dataset, ImageFiles, Split, Task, TaskData, register_dataset
 
 CLASSES, TRAIN_IMAGES, TEST_IMAGES = 200, 100_000, 10_000
 

@@ -12,9 +12,7 @@ import numpy as np
 
 from subnetbench.datasets.parts.annotations import xml_attributes
 from subnetbench.datasets.parts.retrieval import Parts, RetrievalConfig, RetrievalDataset, below, with_gallery
-from subnetbench.harness.data import GroundTruth, Split
-from subnetbench.harness.errors import DataError
-from subnetbench.harness.registry import register_dataset
+from subnetbench.harness.data import DataError, GroundTruth, Split, register_dataset
 
 
 @register_dataset("veri776")
@@ -69,7 +67,7 @@ def _from_name(name: str) -> tuple[str, str]:
     """Vehicle and camera from a name such as 0002_c002_00030600_0.jpg."""
     found = re.match(r"(\d+)_(c\d+)_", name)
     if found is None:
-        raise DataError(f"the query {name} is not in test_label.xml, and its name tells no vehicle and camera")
+        raise DataError(f"the query {name} is not in test_label.xml, and its name holds no vehicle and camera")
     return found[1], found[2]
 
 

@@ -1,31 +1,20 @@
-"""The program: what the command line does, from Python.
+"""The program; `subnetbench` has the same names.
 
->>> from subnetbench.harness import run, sweep, tune, Leaderboard, compare
+>>> from subnetbench.harness import run, sweep, tune, Leaderboard, compare, load_run
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from subnetbench.harness.core.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from subnetbench.harness.api import run, sweep
+    from subnetbench.harness.api.boards import compare
+    from subnetbench.harness.api.running import run, sweep
+    from subnetbench.harness.api.runs import load_run
     from subnetbench.harness.leaderboard import Leaderboard
-    from subnetbench.harness.leaderboard.compare import compare
     from subnetbench.harness.tuning.tune import tune
 
-__all__ = ["Leaderboard", "compare", "run", "sweep", "tune"]
+__all__ = ["Leaderboard", "compare", "load_run", "run", "sweep", "tune"]
 
-_HOMES = {
-    "run": "subnetbench.harness.api",
-    "sweep": "subnetbench.harness.api",
-    "tune": "subnetbench.harness.tuning.tune",
-    "Leaderboard": "subnetbench.harness.leaderboard",
-    "compare": "subnetbench.harness.leaderboard.compare",
-}
-
-
-def __getattr__(name: str) -> Any:
-    # Imported on first use: `subnetbench methods` must not wait for torch, nor a leaderboard.
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import importlib
-
-    return getattr(importlib.import_module(_HOMES[name]), name)
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy_exports(__name__, __all__)

@@ -6,15 +6,11 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from subnetbench.harness.config import Choice, LogUniform
-from subnetbench.harness.context import Context
-from subnetbench.harness.method import Optimization, Stage
-from subnetbench.harness.registry import register_method
-from subnetbench.harness.training.step import Step
-from subnetbench.methods.parts.mask_searching import SampledSearch, SampledSearchConfig
-from subnetbench.methods.parts.masked_training import masked_backward
-from subnetbench.methods.parts.masking import masked_network
-from subnetbench.methods.parts.masks import AslpMask
+from subnetbench.harness.method import Choice, Context, LogUniform, Optimization, Stage, Step, register_method
+from subnetbench.methods.parts.masks.masked_model import masked_network
+from subnetbench.methods.parts.masks.masks import AslpMask
+from subnetbench.methods.parts.masks.search import SampledSearch, SampledSearchConfig
+from subnetbench.methods.parts.masks.training import masked_backward
 
 
 @register_method("aslp")

@@ -1,4 +1,4 @@
-"""Cascades for text-to-image search: a cheap encoder sees all images, dearer ones only its best candidates.
+"""Cascades for text-to-image search: a cheap encoder sees all images, expensive ones only its best candidates.
 
 Hönig, Ackermann and Chi 2023. A cascade is a configuration over finished encoders, which are its inputs.
 """
@@ -11,23 +11,26 @@ from typing import Annotated, Any, Self
 from pydantic import Field, model_validator
 from torch import nn
 
-from subnetbench.harness.config import MethodConfig, operating_point
-from subnetbench.harness.context import Context
-from subnetbench.harness.data import TaskData
-from subnetbench.harness.errors import UserError
-from subnetbench.harness.evaluation.protocols import evaluate_variants
-from subnetbench.harness.evaluation.search import Backend
-from subnetbench.harness.method import Method, Variant
-from subnetbench.harness.records import Score
-from subnetbench.harness.registry import register_method
-from subnetbench.methods.parts.cascade_cost import (
+from subnetbench.harness.method import (
+    Backend,
+    Context,
+    Method,
+    MethodConfig,
+    Score,
+    UserError,
+    Variant,
+    evaluate_variants,
+    operating_point,
+    register_method,
+)
+from subnetbench.methods.parts.text_image.base import TINY_VIT, DerivedEncoder
+from subnetbench.methods.parts.text_image.cost import (
     cold_query_cost,
     depth_speedup,
     lifetime_cost,
     lifetime_speedup,
 )
-from subnetbench.methods.parts.cascade_measures import Collection, LevelCost
-from subnetbench.methods.parts.text_search import TINY_VIT, DerivedEncoder
+from subnetbench.methods.parts.text_image.measures import Collection, LevelCost
 
 
 @register_method("cascade")
@@ -36,7 +39,7 @@ class CascadeMethod(Method["CascadeMethod.Config"]):
 
     Nothing is trained. Unless `m` is given, it is fixed on the validation split: the smallest share of the images with
     which recall at 10 stays within `max_loss` of the last level alone. Costs are those of encoding images, against the
-    last level alone: over a life that asks for every image once (as published), over one that keeps asking for a small
+    last level alone: over a workload that asks for every image once (as published), over one that keeps asking for a small
     part of them, and with the share that was assumed in print.
     """
 
@@ -92,61 +95,61 @@ class CascadeMethod(Method["CascadeMethod.Config"]):
             return self
 
     @classmethod
-    def default_inputs(cls, config: Any) -> dict[str, Any]:
+    def default_inputs(cls, config: Any) -> dict[str, list[dict[str, str]]]:
         return {"levels": [{"method": "clip_student"}, {"method": "two_tower"}]}
 
-    def budget(self, data: TaskData) -> str:
-        return "none of its own"
-
-    def train(self, context: Context) -> nn.ModuleDict:
+    def calibrate(self, modules: nn.ModuleDict, context: Context) -> None:
         if self.config.m is None:
             self.state["m_share"] = self._choose_share(context)
-        return self.rebuild(context)
 
     def rebuild(self, context: Context) -> nn.ModuleDict:
         return nn.ModuleDict()
 
     def variants(self, modules: nn.ModuleDict, context: Context) -> list[Variant]:
-        levels = context.inputs["levels"]
-        artifacts = levels if isinstance(levels, list) else [levels]
-        names: Sequence[str | None] = self.config.variants or [None] * len(artifacts)
-        if len(names) != len(artifacts):
-            raise UserError("one name a level", field="variants", value=names, allowed=f"{len(artifacts)} names")
+        levels = context.input_list("levels")
+        names: Sequence[str | None] = self.config.variants or [None] * len(levels)
+        if len(names) != len(levels):
+            raise UserError("one name a level", field="variants", value=names, allowed=f"{len(levels)} names")
         offered: list[Variant] = []
         opened: dict[str, list[Variant]] = {}
-        for place, (artifact, name) in enumerate(zip(artifacts, names, strict=True)):
-            # Levels of one run share its networks, so that one can go on from the other.
-            own = opened.setdefault(str(artifact.path), artifact.variants())
+        for index, (level, name) in enumerate(zip(levels, names, strict=True)):
+            # Levels of one run share its networks, so that one can continue from the other.
+            own = opened.setdefault(str(level.path), level.variants())
             chosen = next((v for v in own if v.name == name), None) if name else own[0]
             if chosen is None:
-                chosen = artifact.variant(name)
-            offered.append(replace(chosen, name=f"level{place}", frozen=True))
+                chosen = level.variant(name)
+            offered.append(replace(chosen, name=f"level{index}", frozen=True))
         return offered
 
     def measure(self, variants: list[Variant], context: Context, split: str) -> list[Score]:
-        scores = evaluate_variants(variants, context, split, pairs=self.pairs)
+        scores = evaluate_variants(variants, context.evaluator, split, pairs=self.pairs)
         collection = Collection(variants, context, context.data.split(split), self.config.backend)
         m = self._widths(collection)
-        figures = {f"text_to_image_recall_at_{k}": v for k, v in collection.all_captions(m).items()}
-        figures |= self._costs(collection, m, context, scores, split)
-        return scores + [Score(metric=k, value=v, split=split, variant="cascade") for k, v in figures.items()]
+        by_caption = {f"text_to_image_recall_at_{k}": each for k, each in collection.by_caption(m).items()}
+        metrics = {name: each.mean for name, each in by_caption.items()}
+        if context.evaluator.costs:
+            metrics |= self._costs(collection, m, context, scores, split)
+        return scores + [
+            Score(metric=name, value=value, split=split, variant="cascade", items=by_caption.get(name))
+            for name, value in metrics.items()
+        ]
 
     def _costs(
         self, collection: Collection, m: Sequence[int], context: Context, scores: list[Score], split: str
     ) -> dict[str, float]:
-        """Figures of the whole cascade; those of single levels are added to `scores`."""
+        """Metrics of the whole cascade; those of single levels are added to `scores`."""
         config, costs = self.config, collection.costs()
         options = (config.small_world_queries, config.hot_share, config.zipf_exponent, context.seed)
         workloads = {
             "every_image": collection.every_image(context.seed),
             "small_world": collection.small_world(*options),
         }
-        figures = _lifetime("assumed", costs, config.assumed_f)
+        metrics = _lifetime("assumed", costs, config.assumed_f)
         for name, workload in workloads.items():
             result = collection.run(workload, m)
             prefix = "first_caption_text_to_image" if name == "every_image" else name
-            figures |= {f"{prefix}_recall_at_{k}": value for k, value in result.recalls.items()}
-            figures |= _lifetime(name, costs, result.fractions)
+            metrics |= {f"{prefix}_recall_at_{k}": value for k, value in result.recalls.items()}
+            metrics |= _lifetime(name, costs, result.fractions)
             for level, fraction in enumerate(result.fractions):
                 of_level = {
                     f"encoded_share_{name}": fraction,
@@ -157,15 +160,15 @@ class CascadeMethod(Method["CascadeMethod.Config"]):
             of_level = {"cascade_macs": cost.macs, "cascade_ms": 1e3 * cost.seconds, "candidates": float(width)}
             scores += [Score(metric=k, value=v, split=split, variant=f"level{level}") for k, v in of_level.items()]
         if len(costs) > 1:
-            figures["cold_query_macs"] = cold_query_cost([cost.macs for cost in costs], m)
-            figures["cold_query_ms"] = 1e3 * cold_query_cost([cost.seconds for cost in costs], m)
+            metrics["cold_query_macs"] = cold_query_cost([cost.macs for cost in costs], m)
+            metrics["cold_query_ms"] = 1e3 * cold_query_cost([cost.seconds for cost in costs], m)
         if len(costs) > 2:
-            figures["cold_query_speedup"] = depth_speedup([cost.macs for cost in costs], m)
+            metrics["cold_query_speedup"] = depth_speedup([cost.macs for cost in costs], m)
         timed = collection.queries(workloads["small_world"])[: config.timed_queries]
         for state, seconds in collection.latencies(timed, m).items():
-            figures[f"{state}_latency_ms"] = 1e3 * seconds["median"]
-            figures[f"{state}_latency_ms_p95"] = 1e3 * seconds["p95"]
-        return figures
+            metrics[f"{state}_latency_ms"] = 1e3 * seconds["median"]
+            metrics[f"{state}_latency_ms_p95"] = 1e3 * seconds["p95"]
+        return metrics
 
     def _widths(self, collection: Collection, share: float | None = None) -> list[int]:
         """How many candidates each level but the last hands on, in this collection."""

@@ -3,20 +3,19 @@
 The cheap level of a cascade (Hönig, Ackermann and Chi 2023), distilled without texts or labels.
 """
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 import torch
 from pydantic import Field
 from torch import nn
 
-from subnetbench.harness.config import operating_point
-from subnetbench.harness.context import Context
-from subnetbench.harness.data import Preprocessing
-from subnetbench.harness.method import Stage, Variant
-from subnetbench.harness.registry import register_method
-from subnetbench.methods.parts.batch_norm import load_running_statistics, running_statistics
-from subnetbench.methods.parts.clip_student import ClipStudent, ImageFeatures, clip_student
-from subnetbench.methods.parts.text_search import EncoderDistillation, EncoderDistillationConfig, derived
+from subnetbench.harness.method import Context, Preprocessing, Stage, Variant, operating_point, register_method
+from subnetbench.methods.parts.networks.batch_norm import load_running_statistics, running_statistics
+from subnetbench.methods.parts.networks.packaged_weights import published_weight_files
+from subnetbench.methods.parts.text_image.base import EncoderDistillation, EncoderDistillationConfig, derived
+from subnetbench.methods.parts.text_image.clip_student import ClipStudent, ImageFeatures, clip_student
 
 
 @register_method("clip_student")
@@ -48,11 +47,14 @@ class ClipStudentMethod(EncoderDistillation["ClipStudentMethod.Config"]):
         head_layers: Annotated[int, Field(ge=1, description="linear layers of the head")] = 1
         hidden: Annotated[int, Field(ge=1, description="width between the layers of the head")] = 512
 
+        def installed_files(self) -> Mapping[str, Path]:
+            return published_weight_files(self.network) if self.pretrained else {}
+
     def student(self, teacher: nn.Module, context: Context) -> nn.Module:
         config, size = self.config, self.preprocessing(context).size
         seen = self.teacher(context).preprocessing.size
         with torch.no_grad():
-            width = teacher(torch.zeros(1, context.data.channels, seen, seen, device=context.device)).shape[1]
+            width = teacher(torch.zeros(1, context.metadata.channels, seen, seen, device=context.device)).shape[1]
         mode: Literal["frozen", "trained", "published"] = "trained" if config.train_backbone else "frozen"
         return clip_student(
             config.network,

@@ -7,19 +7,27 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from subnetbench.harness.config import LogUniform, Uniform, operating_point
-from subnetbench.harness.context import Context
-from subnetbench.harness.data import TaskData
-from subnetbench.harness.method import Optimization, Stage, Variant
-from subnetbench.harness.registry import register_method
-from subnetbench.harness.training.step import Batch, Step
-from subnetbench.methods.lottery_ticket import copy_state
-from subnetbench.methods.parts.classifying import ClassifierConfig
-from subnetbench.methods.parts.mask_statistics import mask_statistics
-from subnetbench.methods.parts.masked_training import MaskedClassifierMethod
-from subnetbench.methods.parts.masking import MaskedModel, mask_network, masked_network
-from subnetbench.methods.parts.masks import ContinuousMask, between_rounds_, temperature_at
-from subnetbench.methods.parts.schedules import LearningRateSchedule, MultiStep, make_schedule
+from subnetbench.harness.method import (
+    Batch,
+    Context,
+    LogUniform,
+    Optimization,
+    Stage,
+    Step,
+    TaskData,
+    Uniform,
+    Variant,
+    operating_point,
+    register_method,
+)
+from subnetbench.methods.parts.bases.classifier import ClassifierConfig
+from subnetbench.methods.parts.masks.masked_model import MaskedModel, mask_network, masked_network
+from subnetbench.methods.parts.masks.masks import ContinuousMask, between_rounds_, temperature_at
+from subnetbench.methods.parts.masks.rewinding import copy_state
+from subnetbench.methods.parts.masks.statistics import mask_statistics
+from subnetbench.methods.parts.masks.training import MaskedClassifierMethod
+from subnetbench.methods.parts.optim.groups import ParameterGroup
+from subnetbench.methods.parts.optim.schedules import LearningRateSchedule, MultiStep, make_schedule
 
 TICKET = "ticket"
 
@@ -63,7 +71,7 @@ class ContinuousSparsification(MaskedClassifierMethod["ContinuousSparsification.
         temperature_step: Annotated[Literal["epoch", "step"], Field(description="how often beta rises")] = "epoch"
         ticket_schedule: Annotated[
             Literal["restart", "continue"],
-            Field(description="the ticket's learning rate starts afresh, or goes on from rewind_epoch"),
+            Field(description="the ticket's learning rate starts afresh, or continues from rewind_epoch"),
         ] = "restart"
         prune_only: Annotated[bool, Field(description="keep the searched weights instead of rewinding them")] = False
         offer_search: Annotated[
@@ -92,6 +100,11 @@ class ContinuousSparsification(MaskedClassifierMethod["ContinuousSparsification.
                 raise ValueError(f"rewind_epoch {self.rewind_epoch} must be smaller than epochs {self.epochs}")
             return self
 
+    def __init__(self, config: "ContinuousSparsification.Config") -> None:
+        super().__init__(config)
+        # One optimizer for all search rounds: momentum is kept from round to round.
+        self._search: Optimization | None = None
+
     def build(self, context: Context) -> nn.ModuleDict:
         network = self.plain_network(context)
         where: Any = list(self.config.masked_layers) or list(getattr(network, "MASKED", ())) or nn.Conv2d
@@ -104,7 +117,7 @@ class ContinuousSparsification(MaskedClassifierMethod["ContinuousSparsification.
         return [*search, Stage(TICKET, config.epochs - skipped, select=False)]
 
     def budget(self, data: TaskData) -> str:
-        return f"{self.config.epochs * (self.config.rounds + 1)} epochs x {len(data.train)} images"
+        return self.config.budget(self.config.epochs * (self.config.rounds + 1), len(data.train))
 
     def start_stage(self, modules: nn.ModuleDict, stage: Stage, context: Context) -> None:
         masked = masked_network(modules)
@@ -122,26 +135,35 @@ class ContinuousSparsification(MaskedClassifierMethod["ContinuousSparsification.
                     config.round_transition,
                 )
 
+    def enter_stage(self, modules: nn.ModuleDict, stage: Stage, context: Context) -> None:
+        masked_network(modules).mode = "final" if stage.name == TICKET else "search"
+        if stage.name != TICKET and self._search is None:
+            self._search = self._search_optimization(masked_network(modules), stage)
+
     def optimizers(self, modules: nn.ModuleDict, stage: Stage, context: Context) -> dict[str, Optimization]:
         masked = masked_network(modules)
+        if stage.name != TICKET:
+            assert self._search is not None
+            return {"search": self._search}
+        return {"weights": self._sgd([self._weights(masked)], self._schedule(stage))}
+
+    def _search_optimization(self, masked: MaskedModel, stage: Stage) -> Optimization:
         config = self.config
-        # Set here because it is called on every start of a stage, a resumed one too.
-        masked.mode = "final" if stage.name == TICKET else "search"
-        chosen = config.schedule
-        schedule = MultiStep(self._milestones(stage)) if chosen == "multistep" else make_schedule(chosen)
-        weights = {"params": list(masked.base.parameters()), "weight_decay": config.weight_decay}
-        if stage.name == TICKET:
-            return {"weights": self._sgd([weights], schedule)}
-        scores = {
+        scores: ParameterGroup = {
             "params": masked.score_parameters(),
             "lr": config.mask_lr or config.lr,
             "weight_decay": config.mask_weight_decay,
         }
-        # Momentum is kept from round to round.
-        self._searching = getattr(self, "_searching", None) or self._sgd([weights, scores], schedule)
-        return {"search": self._searching}
+        return self._sgd([self._weights(masked), scores], self._schedule(stage))
 
-    def _sgd(self, groups: list[dict[str, Any]], schedule: LearningRateSchedule) -> Optimization:
+    def _weights(self, masked: MaskedModel) -> ParameterGroup:
+        return {"params": list(masked.base.parameters()), "weight_decay": self.config.weight_decay}
+
+    def _schedule(self, stage: Stage) -> LearningRateSchedule:
+        chosen = self.config.schedule
+        return MultiStep(self._milestones(stage)) if chosen == "multistep" else make_schedule(chosen)
+
+    def _sgd(self, groups: list[ParameterGroup], schedule: LearningRateSchedule) -> Optimization:
         config = self.config
         return Optimization(torch.optim.SGD(groups, config.lr, config.momentum, nesterov=config.nesterov), schedule)
 
@@ -149,7 +171,7 @@ class ContinuousSparsification(MaskedClassifierMethod["ContinuousSparsification.
         skipped = self.config.epochs - stage.epochs
         return tuple(round(share * self.config.epochs) - skipped for share in self.config.milestones)
 
-    def on_epoch_start(self, modules: nn.ModuleDict, stage: Stage, epoch: int, context: Context) -> None:
+    def start_epoch(self, modules: nn.ModuleDict, stage: Stage, epoch: int, context: Context) -> None:
         masked = masked_network(modules)
         if stage.name == "round1" and epoch == self.config.rewind_epoch and not self.config.prune_only:
             self.state["rewind"] = copy_state(masked.base)

@@ -2,10 +2,8 @@
 
 from torch import nn
 
-from subnetbench.harness.context import Context
-from subnetbench.harness.method import Optimization, Stage, Variant
-from subnetbench.harness.registry import register_method
-from subnetbench.methods.parts.classifying import ClassifierConfig, ClassifierMethod
+from subnetbench.harness.method import Context, Optimization, Stage, Variant, register_method
+from subnetbench.methods.parts.bases.classifier import ClassifierConfig, ClassifierMethod
 
 
 @register_method("dense")

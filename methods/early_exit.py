@@ -1,6 +1,6 @@
-"""Early exit: the first layers of a trained ViT encoder as a cheap level, the whole ViT as the dear one.
+"""Early exit: the first layers of a trained ViT encoder as a cheap level, the whole ViT as the expensive one.
 
-In a cascade the second level goes on from the tokens that the first left behind, and costs only the other layers.
+In a cascade the second level continues from the tokens that the first left behind, and costs only the other layers.
 """
 
 from dataclasses import replace
@@ -10,14 +10,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from subnetbench.harness.config import operating_point
-from subnetbench.harness.context import Context
-from subnetbench.harness.data import Preprocessing
-from subnetbench.harness.evaluation.cost import mac_metrics
-from subnetbench.harness.method import Variant
-from subnetbench.harness.registry import register_method
-from subnetbench.methods.parts.early_exit import EarlyExit
-from subnetbench.methods.parts.text_search import EncoderDistillation, EncoderDistillationConfig, derived, vit_of
+from subnetbench.harness.method import Context, Preprocessing, Variant, mac_metrics, operating_point, register_method
+from subnetbench.methods.parts.text_image.base import EncoderDistillation, EncoderDistillationConfig, derived, vit_of
+from subnetbench.methods.parts.text_image.early_exit import EarlyExit
 
 
 @register_method("early_exit")
@@ -48,12 +43,12 @@ class EarlyExitMethod(EncoderDistillation["EarlyExitMethod.Config"]):
 
     def variants(self, modules: nn.ModuleDict, context: Context) -> list[Variant]:
         network, teacher = cast(EarlyExit, modules["network"]), self.teacher(context)
-        size, channels = teacher.preprocessing.size, context.data.channels
+        size, channels = teacher.preprocessing.size, context.metadata.channels
         image = torch.zeros(1, channels, size, size, device=context.device)
         front = mac_metrics(_Front(network).eval(), image)["macs_executed"]
         whole = derived(teacher, "whole", network.vit)
         whole.details["macs_shared"] = front
-        return [derived(teacher, "exit", network), replace(whole, continues="exit")]
+        return [derived(teacher, "exit", network), replace(whole, continues="exit", origin=teacher.origin)]
 
 
 class _Front(nn.Module):

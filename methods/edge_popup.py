@@ -5,13 +5,10 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import nn
 
-from subnetbench.harness.config import LogUniform, operating_point
-from subnetbench.harness.context import Context
-from subnetbench.harness.method import Optimization, Stage
-from subnetbench.harness.registry import register_method
-from subnetbench.methods.parts.mask_searching import FrozenSearch, FrozenSearchConfig
-from subnetbench.methods.parts.masking import masked_network
-from subnetbench.methods.parts.masks import EdgePopupMask
+from subnetbench.harness.method import Context, LogUniform, Optimization, Stage, operating_point, register_method
+from subnetbench.methods.parts.masks.masked_model import masked_network
+from subnetbench.methods.parts.masks.masks import EdgePopupMask
+from subnetbench.methods.parts.masks.search import FrozenSearch, FrozenSearchConfig
 
 
 @register_method("edge_popup")

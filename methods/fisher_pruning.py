@@ -5,13 +5,11 @@ from typing import Annotated
 from pydantic import Field
 from torch import nn
 
-from subnetbench.harness.config import Choice, operating_point
-from subnetbench.harness.context import Context
-from subnetbench.harness.registry import register_method
-from subnetbench.methods.parts.fisher import UnitCosts, rearrange_masks, search_masks
-from subnetbench.methods.parts.fisher_tuning import tune_masks
-from subnetbench.methods.parts.pruned_encoders import PrunedEncoder, PrunedEncoderConfig
-from subnetbench.methods.parts.vit_pruning import Masks, fisher_information, full_masks
+from subnetbench.harness.method import Choice, Context, operating_point, register_method
+from subnetbench.methods.parts.text_image.pruned_encoders import PrunedEncoder, PrunedEncoderConfig
+from subnetbench.methods.parts.vit.fisher import UnitCosts, rearrange_masks, search_masks
+from subnetbench.methods.parts.vit.mask_tuning import tune_masks
+from subnetbench.methods.parts.vit.pruning import Masks, fisher_information, full_masks
 
 
 @register_method("fisher_pruning")
@@ -53,6 +51,5 @@ class FisherPruning(PrunedEncoder["FisherPruning.Config"]):
             masks = rearrange_masks(masks, gradients)
         if config.tune:
             images = (batch for batch, _ in self.calibration_batches(context, config.tuning_images))
-            scratch = context.folder.path if context.folder is not None else None
-            masks = tune_masks(network, masks, images, limit=config.factor_limit, scratch=scratch)
+            masks = tune_masks(network, masks, images, limit=config.factor_limit, scratch=context.scratch)
         return masks

@@ -8,12 +8,9 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor, nn
 
-from subnetbench.harness.config import operating_point
-from subnetbench.harness.context import Context
-from subnetbench.harness.errors import UserError
-from subnetbench.harness.registry import register_method
-from subnetbench.methods.parts.pruned_encoders import PrunedEncoder, PrunedEncoderConfig
-from subnetbench.methods.parts.vit_pruning import Masks, full_masks, sensitivity_masks
+from subnetbench.harness.method import Context, UserError, operating_point, register_method
+from subnetbench.methods.parts.text_image.pruned_encoders import PrunedEncoder, PrunedEncoderConfig
+from subnetbench.methods.parts.vit.pruning import Masks, full_masks, sensitivity_masks
 
 
 @register_method("head_sensitivity")

@@ -1,16 +1,22 @@
 """HGSL: distances to learned class centres, where only the nearest wrong centres count (Dong et al. 2021)."""
 
-from typing import Annotated, Any, Literal, Self, cast
+from typing import Annotated, Literal, Self, cast
 
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from subnetbench.harness.config import Choice, LogUniform, Uniform
-from subnetbench.harness.context import Context
-from subnetbench.harness.method import Optimization, Stage
-from subnetbench.harness.registry import register_method
-from subnetbench.harness.training.step import Batch, Step
-from subnetbench.methods.parts.embedding import (
+from subnetbench.harness.method import (
+    Batch,
+    Choice,
+    Context,
+    LogUniform,
+    Optimization,
+    Stage,
+    Step,
+    Uniform,
+    register_method,
+)
+from subnetbench.methods.parts.bases.embedder import (
     Augment,
     EmbeddingConfig,
     EmbeddingMethod,
@@ -19,9 +25,10 @@ from subnetbench.methods.parts.embedding import (
     Schedule,
     make_optimizer,
 )
-from subnetbench.methods.parts.embedding_network import EmbeddingNetwork
-from subnetbench.methods.parts.hgsl_loss import HardGlobalSoftmin
-from subnetbench.methods.parts.schedules import make_schedule
+from subnetbench.methods.parts.losses.hgsl import HardGlobalSoftmin
+from subnetbench.methods.parts.networks.embedding import EmbeddingNetwork
+from subnetbench.methods.parts.optim.groups import ParameterGroup
+from subnetbench.methods.parts.optim.schedules import make_schedule
 
 
 @register_method("hgsl")
@@ -98,7 +105,7 @@ class Hgsl(EmbeddingMethod["Hgsl.Config"]):
         config = self.config
         modules = super().build(context)
         modules["loss"] = HardGlobalSoftmin(
-            context.data.num_classes,
+            context.metadata.num_classes,
             cast(EmbeddingNetwork, modules["network"]).dim,
             k=config.k,
             alpha=config.alpha_init,
@@ -112,7 +119,7 @@ class Hgsl(EmbeddingMethod["Hgsl.Config"]):
         config = self.config
         network, loss = cast(EmbeddingNetwork, modules["network"]), cast(HardGlobalSoftmin, modules["loss"])
         decay = config.weight_decay
-        roles: dict[str, list[dict[str, Any]]] = {
+        roles: dict[str, list[ParameterGroup]] = {
             "network": network.parameter_groups(config.lr, decay),
             "centres": [
                 {"params": loss.centre_parameters(), "lr": config.centre_lr or config.lr, "weight_decay": decay}

@@ -1,20 +1,26 @@
 """Lottery ticket: iterative magnitude pruning with weight rewinding (Frankle et al., ICML 2020)."""
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 from torch import nn
 
-from subnetbench.harness.config import Uniform, operating_point
-from subnetbench.harness.context import Context
-from subnetbench.harness.data import TaskData
-from subnetbench.harness.method import Optimization, Stage, Variant
-from subnetbench.harness.registry import register_method
-from subnetbench.methods.parts.classifying import ClassifierConfig
-from subnetbench.methods.parts.masked_training import MaskedClassifierMethod
-from subnetbench.methods.parts.masking import mask_network, masked_network
-from subnetbench.methods.parts.masks import FixedMask
-from subnetbench.methods.parts.pruning import lottery_sparsities, magnitude_masks
+from subnetbench.harness.method import (
+    Context,
+    Optimization,
+    Stage,
+    TaskData,
+    Uniform,
+    Variant,
+    operating_point,
+    register_method,
+)
+from subnetbench.methods.parts.bases.classifier import ClassifierConfig
+from subnetbench.methods.parts.masks.magnitude import lottery_sparsities, magnitude_masks
+from subnetbench.methods.parts.masks.masked_model import mask_network, masked_network
+from subnetbench.methods.parts.masks.masks import FixedMask
+from subnetbench.methods.parts.masks.rewinding import copy_state
+from subnetbench.methods.parts.masks.training import MaskedClassifierMethod
 
 
 @register_method("lottery_ticket")
@@ -55,7 +61,7 @@ class LotteryTicket(MaskedClassifierMethod["LotteryTicket.Config"]):
         return [*search, Stage("ticket", epochs)]
 
     def budget(self, data: TaskData) -> str:
-        return f"{self.config.epochs * (1 + len(self._levels()))} epochs x {len(data.train)} images"
+        return self.config.budget(self.config.epochs * (1 + len(self._levels())), len(data.train))
 
     def start_stage(self, modules: nn.ModuleDict, stage: Stage, context: Context) -> None:
         masked = masked_network(modules)
@@ -68,7 +74,7 @@ class LotteryTicket(MaskedClassifierMethod["LotteryTicket.Config"]):
         masked.set_masks(magnitude_masks(weights, self._levels()[level - 1], "global", within=within))
         masked.base.load_state_dict(self.state["rewind"])
 
-    def on_epoch_start(self, modules: nn.ModuleDict, stage: Stage, epoch: int, context: Context) -> None:
+    def start_epoch(self, modules: nn.ModuleDict, stage: Stage, epoch: int, context: Context) -> None:
         first = self.stages(context)[0].name
         if stage.name == first and epoch == self.config.rewind_epoch:
             self.state["rewind"] = copy_state(masked_network(modules).base)
@@ -79,8 +85,3 @@ class LotteryTicket(MaskedClassifierMethod["LotteryTicket.Config"]):
     def variants(self, modules: nn.ModuleDict, context: Context) -> list[Variant]:
         masked = masked_network(modules)
         return [Variant("ticket", lambda: masked.finalise().eval(), self.preprocessing(context))]
-
-
-def copy_state(module: nn.Module) -> dict[str, Any]:
-    """Weights and buffers as they are now, which later steps do not change."""
-    return {name: value.detach().clone() for name, value in module.state_dict().items()}

@@ -2,11 +2,10 @@
 
 from torch import Tensor
 
-from subnetbench.harness.context import Context
-from subnetbench.harness.registry import register_method
-from subnetbench.methods.parts.masking import MaskedModel
-from subnetbench.methods.parts.pruning import magnitude_masks
-from subnetbench.methods.parts.pruning_methods import PruningConfig, PruningMethod
+from subnetbench.harness.method import Context, register_method
+from subnetbench.methods.parts.masks.magnitude import magnitude_masks
+from subnetbench.methods.parts.masks.masked_model import MaskedModel
+from subnetbench.methods.parts.masks.pruning import PruningConfig, PruningMethod
 
 
 @register_method("magnitude")

@@ -1,28 +1,31 @@
 """Metric learning by the losses, miners and samplers of pytorch-metric-learning, under one roof."""
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self, cast
+from typing import Annotated, Literal, Self, cast
 
 import numpy as np
 import torch
 from pydantic import Field, model_validator
 from pytorch_metric_learning import losses, miners
-from pytorch_metric_learning.samplers import MPerClassSampler
-from pytorch_metric_learning.utils import common_functions
 from torch import Tensor, nn
 
-from subnetbench.harness.config import Choice, LogUniform
-from subnetbench.harness.context import Context
-from subnetbench.harness.errors import UserError
-from subnetbench.harness.method import Optimization, Stage
-from subnetbench.harness.registry import register_method
-from subnetbench.harness.training.step import Batch, Step
-from subnetbench.methods.parts.embedding import EmbeddingConfig, EmbeddingMethod, make_optimizer
-from subnetbench.methods.parts.embedding_network import EmbeddingNetwork
-from subnetbench.methods.parts.hgsl_loss import DecorrelationRegularizer
-from subnetbench.methods.parts.schedules import make_schedule
+from subnetbench.harness.method import (
+    Batch,
+    Choice,
+    Context,
+    LogUniform,
+    Optimization,
+    Stage,
+    Step,
+    UserError,
+    register_method,
+)
+from subnetbench.methods.parts.bases.embedder import EmbeddingConfig, EmbeddingMethod, make_optimizer
+from subnetbench.methods.parts.losses.hgsl import DecorrelationRegularizer
+from subnetbench.methods.parts.losses.pml_adapter import class_balanced_batches
+from subnetbench.methods.parts.networks.embedding import EmbeddingNetwork
+from subnetbench.methods.parts.optim.schedules import make_schedule
 
 
 @dataclass(frozen=True)
@@ -147,12 +150,12 @@ class MetricLearning(EmbeddingMethod["MetricLearning.Config"]):
     def build(self, context: Context) -> nn.ModuleDict:
         config, kind = self.config, KINDS[self.config.loss]
         modules = super().build(context)
-        options: dict[str, Any] = {
+        options: dict[str, object] = {
             theirs: getattr(config, ours) for ours, theirs in kind.options.items() if getattr(config, ours) is not None
         }
         if kind.proxies:
             dim = cast(EmbeddingNetwork, modules["network"]).dim
-            options |= {"num_classes": context.data.num_classes, "embedding_size": dim}
+            options |= {"num_classes": context.metadata.num_classes, "embedding_size": dim}
         if config.decorrelation_weight:
             options |= {
                 "weight_regularizer": DecorrelationRegularizer(),
@@ -174,23 +177,21 @@ class MetricLearning(EmbeddingMethod["MetricLearning.Config"]):
         if config.samples == "shuffle":
             batches = list(super().plan_epoch(modules, stage, epoch, context))
         else:
-            with _drawing_from(context.numpy_generator("order", stage.name, epoch)):
-                batches = self._class_balanced(labels)
+            batches = self._class_balanced(labels, context.numpy_generator("order", stage.name, epoch))
         if KINDS[config.loss].of_samples:
             return batches
         # Embeddings that ranks exchange are equally many on each, and the smallest pair is two.
         ranks = context.world.size
         return [whole for batch in batches if len(whole := batch[: len(batch) // ranks * ranks]) >= 2 * ranks]
 
-    def _class_balanced(self, labels: np.ndarray) -> list[np.ndarray]:
+    def _class_balanced(self, labels: np.ndarray, generator: np.random.Generator) -> list[np.ndarray]:
         size, each = self.config.batch_size, self.config.samples_per_class
         most = len(np.unique(labels)) * each
         if size > most or size > len(labels):
             raise UserError(
                 f"more than {each} images of each class", field="config.batch_size", value=size, allowed=f"<= {most}"
             )
-        order = np.fromiter(MPerClassSampler(labels, each, size, length_before_new_iter=len(labels)), np.int64)
-        return list(order.reshape(-1, size))
+        return class_balanced_batches(labels, generator, size=size, samples_per_class=each)
 
     def training_step(self, modules: nn.ModuleDict, step: Step) -> None:
         reduction = "mean" if KINDS[self.config.loss].of_samples else "gathered"
@@ -207,14 +208,3 @@ class MetricLearning(EmbeddingMethod["MetricLearning.Config"]):
             name = kind.miner if config.miner == "recommended" else config.miner
             mined = None if name == "none" else MINERS[name](config)(embeddings, labels)
             return {"loss": modules["loss"](embeddings, labels, mined)}
-
-
-@contextmanager
-def _drawing_from(generator: np.random.Generator) -> Iterator[None]:
-    """Let the library's samplers draw from `generator` instead of NumPy's global one."""
-    before = common_functions.NUMPY_RANDOM
-    common_functions.NUMPY_RANDOM = generator
-    try:
-        yield
-    finally:
-        common_functions.NUMPY_RANDOM = before

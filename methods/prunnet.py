@@ -1,8 +1,8 @@
 """PrunNet: one network whose subnetworks of every capacity search one gallery (Sun et al., CVPR 2025)."""
 
 import copy
-import re
 from contextlib import nullcontext
+from functools import partial
 from typing import Annotated, Literal, Self, cast
 
 import torch
@@ -10,30 +10,19 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from subnetbench.harness.context import Context
-from subnetbench.harness.errors import UserError
-from subnetbench.harness.method import Optimization, Stage, Variant
-from subnetbench.harness.registry import register_method
-from subnetbench.harness.training.step import Batch, Step
-from subnetbench.methods.parts.batch_norm import running_momentum, running_statistics_kept
-from subnetbench.methods.parts.capacities import (
+from subnetbench.harness.method import Batch, Context, Optimization, Stage, Step, Variant, register_method
+from subnetbench.methods.parts.capacity.capacity import Capacity
+from subnetbench.methods.parts.capacity.config import CapacityConfig, Share
+from subnetbench.methods.parts.capacity.gradients import Gradients, Subnetworks
+from subnetbench.methods.parts.capacity.method import CapacityMethod, PlainNetwork, embedding_only, samples
+from subnetbench.methods.parts.capacity.scores import (
     ScoreMaps,
-    capacity_to_sparsity,
     masked_weights,
     prunable_parameters,
 )
-from subnetbench.methods.parts.capacity_config import Capacity, CapacityConfig
-from subnetbench.methods.parts.capacity_gradients import Gradients, Subnetworks
-from subnetbench.methods.parts.capacity_training import (
-    CAPACITY_PREFIX,
-    CapacityMethod,
-    PlainNetworks,
-    capacity_name,
-    embedding_only,
-    samples,
-)
-from subnetbench.methods.parts.retrieval_losses import SampleWeighting, sample_weights
-from subnetbench.methods.parts.retrieval_networks import ClassifiedEmbedding
+from subnetbench.methods.parts.losses.margin import SampleWeighting, sample_weights
+from subnetbench.methods.parts.networks.batch_norm import running_momentum, running_statistics_kept
+from subnetbench.methods.parts.networks.retrieval import ClassifiedEmbedding
 
 DENSE_LOGITS = "dense_logits"
 
@@ -48,7 +37,7 @@ class PrunNet(CapacityMethod["PrunNet.Config"]):
 
     `preset: paper` is the published recipe for GLDv2 (ResNet-18 without max-pooling, SGD, 30 epochs). It differs from
     the defaults in: two updates of the dense running statistics a step, an exponential recalibration, the rest of an
-    epoch kept on a single device. Not reproduced in any preset, as they are faults without intent: the spare dense
+    epoch kept on a single device. Not reproduced in any preset, as they are faults without intent: the redundant dense
     pass, deep copies, an order of projections that differs between ranks, in-training evaluation of subnetworks with
     the dense network's statistics.
     """
@@ -69,7 +58,7 @@ class PrunNet(CapacityMethod["PrunNet.Config"]):
             ),
         ] = "subnetworks"
         evaluate_capacities: Annotated[
-            tuple[Capacity, ...], Field(description="further capacities to evaluate, which are not trained")
+            tuple[Share, ...], Field(description="further capacities to evaluate, which are not trained")
         ] = ()
         prune_depthwise: Annotated[
             bool,
@@ -114,19 +103,21 @@ class PrunNet(CapacityMethod["PrunNet.Config"]):
             maps.append(scores)
         return nn.ModuleDict({"network": network, "scores": maps})
 
-    def optimizers(self, modules: nn.ModuleDict, stage: Stage, context: Context) -> dict[str, Optimization]:
+    def enter_stage(self, modules: nn.ModuleDict, stage: Stage, context: Context) -> None:
         config, network = self.config, modules["network"]
         scores = score_maps(modules)
-        sparsities = [capacity_to_sparsity(capacity) for capacity in self._trained()]
         self.subnetworks = Subnetworks(
-            self.prunable_weights(network), scores[0] if config.score_maps == "shared" else scores, sparsities
+            self.prunable_weights(network), scores[0] if config.score_maps == "shared" else scores, self._trained()
         )
+
+    def optimizers(self, modules: nn.ModuleDict, stage: Stage, context: Context) -> dict[str, Optimization]:
+        config = self.config
         return self.optimization(modules, scores=config.train_scores and config.training == "subnetworks")
 
     def training_step(self, modules: nn.ModuleDict, step: Step) -> None:
         config, network = self.config, cast(ClassifiedEmbedding, modules["network"])
         if config.training == "dense":
-            step.backward(lambda batch: self.dense_loss(network, batch))
+            step.backward(lambda batch: self.dense_loss(network, batch, step))
             step.update()
             return
         subnetworks = self.subnetworks
@@ -136,7 +127,9 @@ class PrunNet(CapacityMethod["PrunNet.Config"]):
         # The released code runs the dense network twice a step, the first time for nothing.
         twice = running_momentum(network, 1 - 0.9**2) if config.preset == "paper" else nullcontext()
         with twice:
-            raw = step.gradients(lambda batch: self.dense_loss(network, batch), [*weights.values(), *others.values()])
+            raw = step.gradients(
+                lambda batch: self.dense_loss(network, batch, step), [*weights.values(), *others.values()]
+            )
         gradients = [subnetworks.keep_dense(dict(zip(weights, raw, strict=False)))]
         of_others = raw[len(weights) :]
         del raw  # a copy of all weights' gradients that would stay through the step
@@ -191,14 +184,15 @@ class PrunNet(CapacityMethod["PrunNet.Config"]):
             clip_norm=self.config.capacity_clip_norm,
             train_scores=self.config.train_scores,
         )
-        step.log(**{f"gradient_norm_{capacity_name(self._trained()[index])}": norm})
+        step.log(**{f"gradient_norm_{self._trained()[index].name}": norm})
         return finished, of_others
 
-    def dense_loss(self, network: ClassifiedEmbedding, batch: Batch) -> dict[str, Tensor]:
+    def dense_loss(self, network: ClassifiedEmbedding, batch: Batch, step: Step) -> dict[str, Tensor]:
+        """The loss of the dense network, whose logits are kept where samples are weighed by them."""
         images, labels = samples(batch)
         embeddings, logits = network(images)
         if self.config.sample_weighting != "none":
-            batch.extra[DENSE_LOGITS] = logits.detach().float()
+            step.keep(DENSE_LOGITS, logits.detach().float())
         correct = (logits.detach().argmax(1) == labels).float().mean()
         loss = self.class_losses(embeddings, logits, network.classifier.weight, labels).mean()
         return {"loss": loss, "accuracy": correct}
@@ -206,7 +200,7 @@ class PrunNet(CapacityMethod["PrunNet.Config"]):
     def subnetwork_loss(
         self, network: ClassifiedEmbedding, index: int, parameters: dict[str, Tensor], batch: Batch, step: Step
     ) -> dict[str, Tensor]:
-        """The loss of subnetwork `index`, which runs with `parameters` in the place of the network's own.
+        """The loss of subnetwork `index`, which runs with `parameters` instead of the network's own.
 
         Divergences are compared within one forward pass: a micro-batch of one rank.
         """
@@ -217,11 +211,11 @@ class PrunNet(CapacityMethod["PrunNet.Config"]):
         losses = self.class_losses(embeddings, logits, parameters["classifier.weight"], labels)
         if config.sample_weighting != "none":
             late = step.progress.epoch >= config.curriculum_epochs
-            dense = batch.extra[DENSE_LOGITS]
+            dense = step.kept(DENSE_LOGITS)
             losses = losses * sample_weights(dense, logits.float(), losses, config.sample_weighting, late=late)
         loss = losses.mean()
-        step.log(**{f"loss_{capacity_name(capacity)}": loss})
-        return {"loss": loss * capacity if config.weight_loss_by_capacity else loss}
+        step.log(**{f"loss_{capacity.name}": loss})
+        return {"loss": loss * capacity.share if config.weight_loss_by_capacity else loss}
 
     def finish(self, modules: nn.ModuleDict, context: Context) -> None:
         if self.config.training == "dense":
@@ -232,18 +226,22 @@ class PrunNet(CapacityMethod["PrunNet.Config"]):
                         score.copy_(weights[name])
         super().finish(modules, context)
 
-    def plain_networks(self, modules: nn.ModuleDict) -> PlainNetworks:
-        capacities = sorted({*self.config.capacities, *self.config.evaluate_capacities, 1.0}, reverse=True)
-        return {capacity_name(c): (c, lambda c=c: self.subnetwork(modules, c)) for c in capacities}  # type: ignore[misc]
+    def plain_networks(self, modules: nn.ModuleDict) -> list[PlainNetwork]:
+        shares = sorted({*self.config.capacities, *self.config.evaluate_capacities, 1.0}, reverse=True)
+        return [
+            PlainNetwork(capacity.name, capacity.share, partial(self.subnetwork, modules, capacity))
+            for capacity in map(Capacity, shares)
+        ]
 
-    def subnetwork(self, modules: nn.ModuleDict, capacity: float) -> nn.Module:
+    def subnetwork(self, modules: nn.ModuleDict, capacity: Capacity) -> nn.Module:
         """A plain network of any capacity, with the dense network's batch-norm statistics."""
         network = cast(ClassifiedEmbedding, modules["network"])
         plain = embedding_only(network)
-        if capacity < 1:
+        if capacity.share < 1:
             maps = score_maps(modules)
-            nearest = min(range(len(maps)), key=lambda i: abs(self._trained()[i] - capacity)) if len(maps) > 1 else 0
-            masked = masked_weights(self.prunable_weights(network), maps[nearest], capacity_to_sparsity(capacity))
+            distance = [abs(trained.share - capacity.share) for trained in self._trained()]
+            nearest = min(range(len(maps)), key=distance.__getitem__) if len(maps) > 1 else 0
+            masked = masked_weights(self.prunable_weights(network), maps[nearest], capacity)
             with torch.no_grad():
                 for name, weight in masked.items():
                     plain.get_parameter(name).copy_(weight)
@@ -251,24 +249,21 @@ class PrunNet(CapacityMethod["PrunNet.Config"]):
 
     def variant_on_demand(self, name: str, modules: nn.ModuleDict, context: Context) -> Variant | None:
         """`capacity_C` for any C in (0, 1], also one that was never trained; its statistics are collected now."""
-        found = re.fullmatch(rf"{CAPACITY_PREFIX}(\d*\.?\d+)", name)
-        if found is None:
+        capacity = Capacity.from_name(name)
+        if capacity is None:
             return None
-        capacity = float(found[1])
-        if not 0 < capacity <= 1:
-            raise UserError("not a share of weights to keep", field="variant", value=name, allowed="> 0, <= 1")
-        plain = self.subnetwork(modules, capacity)
-        statistics = self.recalibrated(plain, context)
-        return self.variant(name, capacity, lambda: copy.deepcopy(plain), statistics, context)
+        network = self.subnetwork(modules, capacity)
+        statistics = self.recalibrated(network, context)
+        return self.variant(PlainNetwork(name, capacity.share, partial(copy.deepcopy, network)), statistics, context)
 
     def prunable_weights(self, network: nn.Module) -> dict[str, nn.Parameter]:
         """Weights and biases of the backbone's layers that subnetworks prune, by name in the whole network."""
         found = prunable_parameters(network.get_submodule("backbone"), depthwise=self.config.prune_depthwise)
         return {f"backbone.{name}": parameter for name, parameter in found.items()}
 
-    def _trained(self) -> list[float]:
+    def _trained(self) -> list[Capacity]:
         """The capacities of the subnetworks, in the order in which their gradients are numbered."""
-        return [capacity for capacity in self.config.capacities if capacity < 1]
+        return [Capacity(share) for share in self.config.capacities if share < 1]
 
 
 def score_maps(modules: nn.ModuleDict) -> list[dict[str, nn.Parameter]]:

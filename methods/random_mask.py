@@ -5,11 +5,10 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import Tensor
 
-from subnetbench.harness.context import Context
-from subnetbench.harness.registry import register_method
-from subnetbench.methods.parts.masking import MaskedModel
-from subnetbench.methods.parts.pruning import random_masks
-from subnetbench.methods.parts.pruning_methods import PruningConfig, PruningMethod
+from subnetbench.harness.method import Context, register_method
+from subnetbench.methods.parts.masks.magnitude import random_masks
+from subnetbench.methods.parts.masks.masked_model import MaskedModel
+from subnetbench.methods.parts.masks.pruning import PruningConfig, PruningMethod
 
 
 @register_method("random_mask")

@@ -5,13 +5,10 @@ from typing import Annotated
 from pydantic import Field
 from torch import nn
 
-from subnetbench.harness.context import Context
-from subnetbench.harness.method import Optimization, Stage
-from subnetbench.harness.registry import register_method
-from subnetbench.harness.training.step import Step
-from subnetbench.methods.parts.mask_searching import SampledSearch, SampledSearchConfig
-from subnetbench.methods.parts.masking import masked_network
-from subnetbench.methods.parts.masks import Supermask as SupermaskMask
+from subnetbench.harness.method import Context, Optimization, Stage, Step, register_method
+from subnetbench.methods.parts.masks.masked_model import masked_network
+from subnetbench.methods.parts.masks.masks import Supermask as SupermaskMask
+from subnetbench.methods.parts.masks.search import SampledSearch, SampledSearchConfig
 
 
 @register_method("supermask")

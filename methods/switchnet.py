@@ -10,33 +10,32 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from subnetbench.harness.config import Uniform
-from subnetbench.harness.context import Context
-from subnetbench.harness.errors import UserError
-from subnetbench.harness.method import Optimization, Stage, Variant
-from subnetbench.harness.registry import register_method
-from subnetbench.harness.training.step import Batch, Step
-from subnetbench.methods.parts.capacities import prunable_parameters
-from subnetbench.methods.parts.capacity_config import Capacity, CapacityConfig
-from subnetbench.methods.parts.capacity_training import (
-    DENSE,
-    CapacityMethod,
-    PlainNetworks,
-    capacity_name,
-    embedding_only,
-    samples,
+from subnetbench.harness.method import (
+    Batch,
+    Context,
+    Optimization,
+    Stage,
+    Step,
+    Uniform,
+    UserError,
+    Variant,
+    register_method,
 )
-from subnetbench.methods.parts.gradient_integration import draw_orders
-from subnetbench.methods.parts.retrieval_losses import asymmetric_triplet_loss, evidential_loss
-from subnetbench.methods.parts.retrieval_networks import ClassifiedEmbedding
-from subnetbench.methods.parts.slimmable import SlimmableNetwork, mobilenet_v2_channels, truncated
-from subnetbench.methods.parts.width_gradients import (
+from subnetbench.methods.parts.capacity.capacity import DENSE, Capacity
+from subnetbench.methods.parts.capacity.config import CapacityConfig, Share
+from subnetbench.methods.parts.capacity.integration import draw_orders
+from subnetbench.methods.parts.capacity.method import CapacityMethod, PlainNetwork, embedding_only, samples
+from subnetbench.methods.parts.capacity.scores import prunable_parameters
+from subnetbench.methods.parts.capacity.slimmable import SlimmableNetwork, mobilenet_v2_channels, truncated
+from subnetbench.methods.parts.capacity.widths import (
     WidthGradients,
     WidthSlices,
     filter_by_filter,
     integrate_widths,
     merge_sfsc,
 )
+from subnetbench.methods.parts.losses.margin import asymmetric_triplet_loss, evidential_loss
+from subnetbench.methods.parts.networks.retrieval import ClassifiedEmbedding
 
 DENSE_EMBEDDINGS = "dense_embeddings"
 FULL_OUTPUTS = ("projector.linear", "projector.norm")
@@ -75,7 +74,7 @@ class SwitchNet(CapacityMethod["SwitchNet.Config"]):
             "compatible"
         )
         widths: Annotated[
-            tuple[Capacity, ...] | None,
+            tuple[Share, ...] | None,
             Field(min_length=1, description="shares of channels; null: the square roots of `capacities`"),
         ] = None
         triplet_margin: Annotated[float, Field(ge=0, description="asymmetric: margin"), Uniform(0.1, 1.0)] = 0.3
@@ -95,7 +94,7 @@ class SwitchNet(CapacityMethod["SwitchNet.Config"]):
         def named_widths(self) -> dict[str, float]:
             """The widths that are trained by name, the widest first; the full one is among them unless one is alone."""
             if self.widths is None:
-                found = {capacity_name(capacity): round(sqrt(capacity), 4) for capacity in self.capacities}
+                found = {Capacity(share).name: round(sqrt(share), 4) for share in self.capacities}
             else:
                 found = {DENSE if width == 1 else f"width_{width:g}": width for width in self.widths}
             if self.training not in ("independent", "bct"):
@@ -103,7 +102,7 @@ class SwitchNet(CapacityMethod["SwitchNet.Config"]):
             return dict(sorted(found.items(), key=lambda item: -item[1]))
 
     @classmethod
-    def default_inputs(cls, config: Any) -> dict[str, dict[str, Any]]:
+    def default_inputs(cls, config: Any) -> dict[str, dict[str, object]]:
         if config.training != "bct":
             return {}
         dense = {**config.model_dump(mode="json"), "training": "independent", "capacities": [1.0], "widths": None}
@@ -117,7 +116,7 @@ class SwitchNet(CapacityMethod["SwitchNet.Config"]):
             slimmable = SlimmableNetwork(
                 self.classified_embedding(context),
                 sorted({1.0, *chosen}, reverse=True),
-                torch.zeros(2, context.data.channels, size, size),
+                torch.zeros(2, context.metadata.channels, size, size),
                 channels=mobilenet_v2_channels if "mobilenet" in config.network else truncated,
                 full_outputs=FULL_OUTPUTS,
                 unchanged=("classifier",),
@@ -130,7 +129,7 @@ class SwitchNet(CapacityMethod["SwitchNet.Config"]):
         if config.training in ("independent", "bct"):
             network = cast(ClassifiedEmbedding, slimmable.plain(-1))
             if config.training == "bct":
-                dense = cast(Any, context.inputs["dense"]).modules["network"]
+                dense = cast(ClassifiedEmbedding, context.input("dense").modules["network"])
                 network.classifier.load_state_dict(dense.classifier.state_dict())
                 network.classifier.requires_grad_(False)
             return nn.ModuleDict({"network": network})
@@ -141,9 +140,11 @@ class SwitchNet(CapacityMethod["SwitchNet.Config"]):
             return nn.ModuleDict({"networks": nn.ModuleList(networks)})
         return nn.ModuleDict({"network": slimmable})
 
-    def optimizers(self, modules: nn.ModuleDict, stage: Stage, context: Context) -> dict[str, Optimization]:
+    def enter_stage(self, modules: nn.ModuleDict, stage: Stage, context: Context) -> None:
         if self._is_slimmable():
             self.slices = WidthSlices(cast(SlimmableNetwork, modules["network"]))
+
+    def optimizers(self, modules: nn.ModuleDict, stage: Stage, context: Context) -> dict[str, Optimization]:
         optimizations = self.optimization(modules)
         if self.config.training == "sfsc":
             optimizations["weights"].clip_norm = None
@@ -218,6 +219,7 @@ class SwitchNet(CapacityMethod["SwitchNet.Config"]):
         return draw_orders(count, filter_by_filter(self.slices.weights, self.config.per_filter), generator)
 
     def plain_loss(self, network: nn.Module, classifier: nn.Linear, batch: Batch) -> dict[str, Tensor]:
+        """The loss of one plain network against `classifier`."""
         images, labels = samples(batch)
         embeddings = cast(ClassifiedEmbedding, network).embed(images)
         logits = classifier(embeddings)
@@ -233,11 +235,11 @@ class SwitchNet(CapacityMethod["SwitchNet.Config"]):
         embeddings, logits = functional_call(network, leaves, (images,), {"width": index})
         if config.training == "asymmetric":
             if index:
-                dense = batch.extra[DENSE_EMBEDDINGS]
+                dense = step.kept(DENSE_EMBEDDINGS)
                 return {
                     "loss": asymmetric_triplet_loss(embeddings.float(), dense, labels, margin=config.triplet_margin)
                 }
-            batch.extra[DENSE_EMBEDDINGS] = embeddings.detach().float()
+            step.keep(DENSE_EMBEDDINGS, embeddings.detach().float())
         weights = network.get_parameter("network.classifier.weight")
         loss = self.class_losses(embeddings, logits, weights, labels).mean()
         if index:
@@ -247,25 +249,24 @@ class SwitchNet(CapacityMethod["SwitchNet.Config"]):
             loss = loss + evidence / len(network.switch.widths)
         return {"loss": loss}
 
-    def plain_networks(self, modules: nn.ModuleDict) -> PlainNetworks:
-        names = self.config.named_widths()
-
-        def network(index: int) -> nn.Module:
+    def plain_networks(self, modules: nn.ModuleDict) -> list[PlainNetwork]:
+        def build(index: int) -> nn.Module:
             if "networks" in modules:
-                return cast(nn.ModuleList, modules["networks"])[index]
-            found = modules["network"]
-            return found.plain(index) if isinstance(found, SlimmableNetwork) else found
+                network = cast(nn.ModuleList, modules["networks"])[index]
+            else:
+                network = modules["network"]
+            if isinstance(network, SlimmableNetwork):
+                network = network.plain(index)
+            return embedding_only(cast(ClassifiedEmbedding, network))
 
-        return {
-            name: (kept, lambda i=i: embedding_only(cast(ClassifiedEmbedding, network(i))))  # type: ignore[misc]
-            for i, (name, kept) in enumerate(zip(names, self._kept, strict=True))
-        }
+        named = zip(self.config.named_widths(), self._kept, strict=True)
+        return [PlainNetwork(name, kept, partial(build, i)) for i, (name, kept) in enumerate(named)]
 
     def variants(self, modules: nn.ModuleDict, context: Context) -> list[Variant]:
         own = super().variants(modules, context)
         if self.config.training != "bct":
             return own
-        dense = cast(Any, context.inputs["dense"]).variant()
+        dense = context.input("dense").variant()
         return [*(replace(variant, space=dense.space) for variant in own), replace(dense, frozen=True)]
 
     def _is_slimmable(self) -> bool:

@@ -9,12 +9,9 @@ from typing import Annotated, cast
 from pydantic import Field
 from torch import nn
 
-from subnetbench.harness.config import Choice, operating_point
-from subnetbench.harness.context import Context
-from subnetbench.harness.method import Variant
-from subnetbench.harness.registry import register_method
-from subnetbench.methods.parts.text_search import DerivedConfig, DerivedEncoder, derived, vit_of
-from subnetbench.methods.parts.token_masking import Pattern, TokenMaskedViT, kept_patches
+from subnetbench.harness.method import Choice, Context, Variant, operating_point, register_method
+from subnetbench.methods.parts.text_image.base import DerivedConfig, DerivedEncoder, derived, vit_of
+from subnetbench.methods.parts.vit.token_masking import Pattern, TokenMaskedViT, kept_patches
 
 
 @register_method("token_masking")

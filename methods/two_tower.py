@@ -5,8 +5,9 @@ for texts, or both towers of a CLIP checkpoint from a local folder, as they are 
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast
 
@@ -16,30 +17,31 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from subnetbench.harness.config import LogUniform, MethodConfig, operating_point
-from subnetbench.harness.context import Context
-from subnetbench.harness.data import Preprocessing, digest_of
-from subnetbench.harness.errors import DataError, UserError
-from subnetbench.harness.feature_cache import cached_outputs, cached_rows, weights_digest
-from subnetbench.harness.method import Optimization, Stage, TrainableMethod, Variant
-from subnetbench.harness.registry import register_method
-from subnetbench.harness.streams import sample_uniforms, stream_key
-from subnetbench.harness.training.step import Batch, Step
-from subnetbench.methods.parts.clip_student import ClipStudent, ImageFeatures, clip_student
-from subnetbench.methods.parts.clip_towers import Clip, load_open_clip, load_transformers_clip
-from subnetbench.methods.parts.embedding import OptimizerName, Schedule, make_optimizer
-from subnetbench.methods.parts.encoders import (
-    PROMPT,
-    PUBLISHED_PROMPT,
-    ClipPreprocessing,
-    TextEncoder,
-    fill_prompt,
-    pad,
+from subnetbench.harness.method import (
+    Batch,
+    Context,
+    DataError,
+    LogUniform,
+    MethodConfig,
+    Optimization,
+    Preprocessing,
+    Stage,
+    Step,
+    TrainableMethod,
+    UserError,
+    Variant,
+    digest_of,
+    operating_point,
+    read_file,
+    register_method,
+    sample_uniforms,
+    stream_key,
+    weights_digest,
 )
-from subnetbench.methods.parts.feature_maps import pretrained_pixel_statistics
-from subnetbench.methods.parts.schedules import make_schedule
-from subnetbench.methods.parts.text_search import TINY_VIT
-from subnetbench.methods.parts.text_towers import (
+from subnetbench.methods.parts.bases.embedder import OptimizerName, Schedule, make_optimizer
+from subnetbench.methods.parts.networks.feature_maps import pretrained_pixel_statistics
+from subnetbench.methods.parts.networks.packaged_weights import published_weight_files
+from subnetbench.methods.parts.networks.text_towers import (
     MAX_PIECES,
     PAD,
     BagOfPieces,
@@ -48,8 +50,20 @@ from subnetbench.methods.parts.text_towers import (
     hashed_pieces,
     tokenise,
 )
-from subnetbench.methods.parts.views import CROPS_AND_FLIPS, coupled_views, draw_views
-from subnetbench.methods.parts.vit import PlainViT, ViTShape
+from subnetbench.methods.parts.optim.schedules import make_schedule
+from subnetbench.methods.parts.text_image.base import TINY_VIT
+from subnetbench.methods.parts.text_image.clip_student import ClipStudent, ImageFeatures, clip_student
+from subnetbench.methods.parts.text_image.clip_towers import Clip, load_open_clip, load_transformers_clip
+from subnetbench.methods.parts.text_image.encoders import (
+    PROMPT,
+    PUBLISHED_PROMPT,
+    ClipPreprocessing,
+    TextEncoder,
+    fill_prompt,
+    pad,
+)
+from subnetbench.methods.parts.views.drawing import CROPS_AND_FLIPS, coupled_views, draw_views
+from subnetbench.methods.parts.vit.model import PlainViT, ViTShape
 
 
 @register_method("two_tower")
@@ -86,7 +100,9 @@ class TwoTower(TrainableMethod["TwoTower.Config"]):
             Field(description="text tower: hashed words from scratch, or the packaged sentence encoder, frozen"),
         ] = "words"
         dim: Annotated[int, Field(ge=2, description="embedding size of both towers")] = 128
-        clip_path: Annotated[str | None, Field(description="folder (or open_clip weights file) of image: clip")] = None
+        clip_path: Annotated[
+            str | None, Field(description="folder (or open_clip weights file) of image: clip"), read_file
+        ] = None
         clip_library: Annotated[
             Literal["transformers", "open_clip"], Field(description="which library reads clip_path")
         ] = "transformers"
@@ -106,6 +122,11 @@ class TwoTower(TrainableMethod["TwoTower.Config"]):
         lr: Annotated[float, Field(gt=0, description="peak learning rate"), LogUniform(1e-4, 1e-2)] = 1e-3
         weight_decay: Annotated[float, Field(ge=0, description="weight decay"), LogUniform(1e-4, 1.0)] = 0.05
         schedule: Schedule = "cosine"
+
+        def installed_files(self) -> Mapping[str, Path]:
+            text = MiniLM.folder() if self.text == "minilm" and self.image != "clip" else None
+            found = {} if text is None else {"minilm": text / "model"}
+            return {**found, **published_weight_files(self.image)} if self.pretrained else found
 
         def network_name(self) -> str:
             return self.clip_architecture or Path(self.clip_path).stem if self.clip_path else self.image
@@ -132,6 +153,7 @@ class TwoTower(TrainableMethod["TwoTower.Config"]):
 
     @property
     def prompt(self) -> str:
+        """The template that captions are put into, with one `{}`."""
         if self.config.prompt is not None:
             return self.config.prompt
         if self.config.image == "clip":
@@ -139,7 +161,7 @@ class TwoTower(TrainableMethod["TwoTower.Config"]):
         return "{}"
 
     def preprocessing(self, context: Context) -> Preprocessing:
-        config, data = self.config, context.data
+        config, data = self.config, context.metadata
         if config.image == "clip":
             return self._load_clip(context).image.preprocessing
         size = config.image_size or data.image_size or 224
@@ -167,7 +189,7 @@ class TwoTower(TrainableMethod["TwoTower.Config"]):
             return clip_student(
                 config.image, embedding=config.dim, image_size=size, pretrained=config.pretrained, mode=mode
             )
-        if context.data.channels != 3:
+        if context.metadata.channels != 3:
             raise UserError("takes images of 3 channels", field="image", value=config.image)
         return PlainViT(
             ViTShape(
@@ -200,18 +222,21 @@ class TwoTower(TrainableMethod["TwoTower.Config"]):
         ]
         return {"weights": Optimization(make_optimizer(config.optimizer, groups), make_schedule(config.schedule))}
 
-    def plan_epoch(self, modules: nn.ModuleDict, stage: Stage, epoch: int, context: Context) -> Iterable[np.ndarray]:
+    def enter_stage(self, modules: nn.ModuleDict, stage: Stage, context: Context) -> None:
         train = context.data.train
+        if not stage.epochs:
+            return
         if train.captions is None or not all(train.captions):
             raise DataError("every training image needs a caption")
-        if not self._texts:
-            self._texts = sorted({caption for own in train.captions for caption in own})
-        if self.config.freeze_image and self._image_features is None:
+        self._texts = sorted({caption for own in train.captions for caption in own})
+        if self.config.freeze_image:
             front = ImageFeatures(cast(ClipStudent, modules["image"])).eval()
-            self._image_features = cached_outputs(context, front, self.preprocessing(context), train)
-        if self._text_features is None and not isinstance(modules["text"], BagOfPieces):
-            self._text_features = cached_rows(context, *self._frozen_texts(context))
-        order = context.numpy_generator("order", stage.name, epoch).permutation(len(train))
+            self._image_features = context.evaluator.cached_outputs(front, self.preprocessing(context), train)
+        if not isinstance(modules["text"], BagOfPieces):
+            self._text_features = context.evaluator.cached_rows(*self._frozen_texts(context))
+
+    def plan_epoch(self, modules: nn.ModuleDict, stage: Stage, epoch: int, context: Context) -> Iterable[np.ndarray]:
+        order = context.numpy_generator("order", stage.name, epoch).permutation(len(context.data.train))
         size = self.config.batch_size
         # All ranks hold equally many rows of a batch, and a last short one would have too few wrong answers.
         whole = max(len(order) // size, 1)
@@ -236,17 +261,17 @@ class TwoTower(TrainableMethod["TwoTower.Config"]):
         captions = cast(tuple[tuple[str, ...], ...], context.data.train.captions)
         chance = sample_uniforms(stream_key(context.seed, "augmentation", "caption", stage.name, epoch), indices, 1)
         chosen = [captions[i][int(u * len(captions[i]))] for i, u in zip(indices, chance[:, 0], strict=True)]
-        places = torch.tensor([bisect_left(self._texts, text) for text in chosen], device=context.device)
+        numbers = torch.tensor([bisect_left(self._texts, text) for text in chosen], device=context.device)
         if self._text_features is None:
             pieces = pad([hashed_pieces(fill_prompt(self.prompt, text)) for text in chosen], PAD)
             texts = pieces.to(context.device)
         else:
-            texts = self._text_features[places]
+            texts = self._text_features[numbers]
         if self._image_features is None:
             images = self.augment(indices, stage, epoch, context)
         else:
             images = self._image_features[rows]
-        return Batch(indices=indices, images=images, labels=places, extra={"text": texts})
+        return Batch(indices=indices, images=images, labels=numbers, extra={"text": texts})
 
     def augment(self, indices: np.ndarray, stage: Stage, epoch: int, context: Context) -> Tensor:
         config = self.config
@@ -289,17 +314,16 @@ class TwoTower(TrainableMethod["TwoTower.Config"]):
 
     def _text_encoder(self, trained: nn.Module, context: Context) -> TextEncoder:
         """Texts to embeddings: the trained part behind the frozen one, where there is one."""
-        options: dict[str, Any] = {"template": self.prompt, "device": context.device}
+        encoder = partial(TextEncoder, template=self.prompt, device=context.device)
         digest = weights_digest(trained)
         if self._minilm is None:
-            return TextEncoder("words", trained, tokenise, context=MAX_PIECES, pad_token=PAD, digest=digest, **options)
+            return encoder("words", trained, tokenise, context=MAX_PIECES, pad_token=PAD, digest=digest)
         frozen = self._minilm
-        return TextEncoder(
+        return encoder(
             "minilm",
             lambda ids: trained(frozen(ids)),
             frozen.tokenise,
             context=MiniLM.CONTEXT,
             pad_token=frozen.pad_token,
             digest=digest_of(digest, frozen.digest),
-            **options,
         )

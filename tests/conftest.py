@@ -1,10 +1,29 @@
-"""The made-up results that the report, its page in a browser and the published folder are tested with."""
+"""Markers of the tiers, and the made-up results that the report, its page and the published folder are tested with."""
 
 import importlib.util
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+ROOT = Path(__file__).parent
+# A folder of `tests` is a tier; tests in all other folders, and beside this file, are unit tests.
+TIERS = ("benchmarks", "browser", "conformance", "docs", "end_to_end", "golden", "packaging", "slurm")
+
+
+def tier_of(path: Path) -> str:
+    """The tier of the test file `path`: the name of its marker."""
+    folder = path.relative_to(ROOT).parts[0]
+    return folder if folder in TIERS else "unit"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Gives each test the marker of its tier, so that nobody has to write it (and nobody can forget it)."""
+    for item in items:
+        tier = tier_of(item.path)
+        # `golden` also carries the cases that a test asks for: one of those is not to be hidden.
+        if item.get_closest_marker(tier) is None:
+            item.add_marker(tier)
 
 
 @pytest.fixture(scope="session")

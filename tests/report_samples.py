@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from subnetbench.harness.records import RunRecord, Score, write_record
-from subnetbench.harness.run_folder import RunFolder
-from subnetbench.harness.specs import RunSpec
+from subnetbench.harness.runs.folder import RunFolder
+from subnetbench.harness.runs.spec import RunSpec
 
 START = datetime(2025, 3, 1, 12, tzinfo=UTC)
 MARKUP = "</script><script>window.hacked = true</script><img src=x onerror='window.hacked = true'>"
@@ -28,9 +28,11 @@ class Results:
         start = START + timedelta(minutes=self.written)
         seed, method = changes.get("seed", 0), changes.get("method", "dense")
         config = changes.pop("config", {"lr": 0.1, "epochs": 3})
-        spec = {"method": method, "dataset": "emoji", "task": "classification", "config": config, "data": {"size": 32}}
+        plain = {"method": method, "dataset": "emoji", "config": config, "data": {"size": 32}}
+        plain["task"] = changes.get("task", "classification")
+        spec = RunSpec.model_validate({**plain, "seed": seed}) if method.isidentifier() else None
         values = {
-            "run_id": f"run-{self.written:04}-s{seed}",
+            "run_id": f"run-{self.written:04}-s{seed}" + (f"-{spec.run_id.rpartition('-')[2]}" if spec else ""),
             "status": "finished",
             "method": method,
             "seed": seed,
@@ -41,10 +43,8 @@ class Results:
             "data_digest": "0123456789abcdef",
             "budget": "3 epochs x 1000 images",
             "primary_metric": "top1",
-            "config": {**spec, "config": config},
-            "spec": RunSpec.model_validate({**spec, "seed": seed}).model_dump(mode="json")
-            if method.isidentifier()
-            else {},
+            "config": plain,
+            "spec": spec.model_dump(mode="json") if spec else {},
             "versions": {"python": "3.11.7", "torch": "2.15.0"},
             "git_sha": "0123456789abcdef0123456789abcdef01234567",
             "host": "machine-one",
@@ -79,7 +79,7 @@ def write_curves(folder: Path, curves: dict[str, list[float]]) -> None:
 
 
 def costs(variant: str, sparsity: float) -> list[Score]:
-    figures = {
+    values = {
         "parameters": 850_000.0,
         "nonzero_parameters": 850_000 * (1 - sparsity),
         "sparsity": sparsity,
@@ -87,7 +87,7 @@ def costs(variant: str, sparsity: float) -> list[Score]:
         "macs_nonzero": 24.6e6 * (1 - sparsity),
         "latency_ms": 1.5,
     }
-    return [Score(metric=name, value=value, variant=variant) for name, value in figures.items()]
+    return [Score(metric=name, value=value, variant=variant) for name, value in values.items()]
 
 
 def classification(results: Results, random: np.random.Generator, seeds: int = 3) -> None:
@@ -103,6 +103,7 @@ def classification(results: Results, random: np.random.Generator, seeds: int = 3
             results.run(
                 [
                     Score(metric="top1", value=top1, split="test", variant=variant),
+                    Score(metric="top1", value=top1 - 0.01, split="validation", variant=variant),
                     Score(metric="loss", value=2 - top1, split="test", variant=variant),
                     Score(metric="top1", value=0.1, split="test", variant="trivial"),
                     *costs(variant, sparsity),
@@ -112,6 +113,11 @@ def classification(results: Results, random: np.random.Generator, seeds: int = 3
                 method=method,
                 seed=seed,
                 config={"lr": 0.1, "epochs": 3, **({} if method == "dense" else {"sparsity": sparsity})},
+                searched_fields="lr",
+                training_macs=3e9,
+                input_training_macs=0.0,
+                images_seen=3000.0,
+                steps=30.0,
             )
 
 
@@ -131,9 +137,9 @@ def retrieval(results: Results, random: np.random.Generator, seeds: int = 3) -> 
 def cascades(results: Results, random: np.random.Generator, seeds: int = 3) -> None:
     for width in (10, 25, 50, 100):
         for seed in range(seeds):
-            figures = {"text_to_image_recall_at_10": 0.6 - 1 / width + random.normal(0, 0.004)}
+            values = {"text_to_image_recall_at_10": 0.6 - 1 / width + random.normal(0, 0.004)}
             scores = [
-                Score(metric=name, value=value, split="test", variant="cascade") for name, value in figures.items()
+                Score(metric=name, value=value, split="test", variant="cascade") for name, value in values.items()
             ]
             macs = 1e9 * (1 + width / 20)
             lifetime = Score(metric="lifetime_macs_small_world", value=macs, split="test", variant="cascade")
@@ -146,9 +152,9 @@ def study(results: Results, random: np.random.Generator, trials: int = 15) -> No
         status = "failed" if trial == 4 else "pruned" if trial % 5 == 3 else "finished"
         rate = float(10 ** random.uniform(-3, 0))
         value = 0.5 - 0.1 * (np.log10(rate) + 1.5) ** 2
-        told = [Score(metric="top1", value=value, split="validation", variant="subnetwork")]
+        scores = [Score(metric="top1", value=value, split="validation", variant="subnetwork")]
         results.run(
-            [] if status == "failed" else told,
+            [] if status == "failed" else scores,
             method="edge_popup",
             status=status,
             study="emoji search",
@@ -166,6 +172,7 @@ def study(results: Results, random: np.random.Generator, trials: int = 15) -> No
         "sampler": {"name": "tpe"},
         "pruner": {"name": "asha", "min_resource": 2},
         "stopped": f"stopped by {MARKUP}",
+        "notes": [f"noted by {MARKUP}", 3],
         "best": [{"trial": 2, "values": [0.5], "config": best}],
     }
     (folder / "summary.json").write_text(json.dumps(summary))

@@ -1,4 +1,8 @@
-"""Everything that checks the project, part by part, with the minutes that each takes beside its budget."""
+"""Everything that checks the project, part by part, with the minutes that each takes beside its budget.
+
+`python tests/run_all.py [PART ...]` runs all parts, or those named. The tiers of tests are folders, which
+`tests/conftest.py` turns into pytest markers.
+"""
 
 import os
 import shutil
@@ -12,6 +16,10 @@ ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 PYTEST = [sys.executable, "-m", "pytest", "-q"]
 PARALLEL = ["-n", str(min(os.cpu_count() or 1, 4))]
+# Folders whose tests are parts of their own.
+UNCOLLECTED = [
+    f"--ignore=tests/{folder}" for folder in ("browser", "conformance", "docs", "end_to_end", "packaging", "slurm")
+]
 DEBIAN_PACKAGES = {
     "chromium": "/usr/bin/chromium",
     "dataset-fashion-mnist": "/usr/share/datasets/fashion-mnist",
@@ -28,6 +36,7 @@ class Part:
     name: str
     budget_minutes: float
     commands: tuple[list[str], ...]
+    needs_debian_packages: bool = False
 
 
 PARTS = (
@@ -37,28 +46,18 @@ PARTS = (
         (
             [str(BIN / "ruff"), "check", "."],
             [str(BIN / "ruff"), "format", "--check", "."],
+            [sys.executable, "-m", "codespell_lib"],
+            [sys.executable, "-m", "vulture"],
             [str(BIN / "mypy")],
         ),
     ),
-    Part(
-        "unit and golden",
-        9,
-        (
-            [
-                *PYTEST,
-                *PARALLEL,
-                "tests",
-                "--ignore=tests/conformance",
-                "--ignore=tests/end_to_end",
-                "--ignore=tests/browser",
-                "--ignore=tests/slurm",
-            ],
-        ),
-    ),
-    Part("conformance", 12, ([*PYTEST, *PARALLEL, "tests/conformance"],)),
-    Part("browser", 3, ([*PYTEST, "tests/browser"],)),
-    Part("slurm", 6, ([*PYTEST, "-n", "2", "--dist", "loadfile", "tests/slurm"],)),
-    Part("end to end", 6, ([*PYTEST, "-n", "2", "--dist", "loadfile", "tests/end_to_end"],)),
+    Part("unit and golden", 9, ([*PYTEST, *PARALLEL, "-m", "unit or golden", "tests", *UNCOLLECTED],), True),
+    Part("docs", 2, ([*PYTEST, *PARALLEL, "tests/docs"],)),
+    Part("packaging", 1, ([*PYTEST, "tests/packaging"],)),
+    Part("conformance", 12, ([*PYTEST, *PARALLEL, "tests/conformance"],), True),
+    Part("browser", 3, ([*PYTEST, "tests/browser"],), True),
+    Part("slurm", 6, ([*PYTEST, "-n", "2", "--dist", "loadfile", "tests/slurm"],), True),
+    Part("end to end", 6, ([*PYTEST, "-n", "2", "--dist", "loadfile", "tests/end_to_end"],), True),
 )
 
 
@@ -85,9 +84,14 @@ def run(part: Part) -> tuple[bool, float]:
 
 
 def main() -> int:
-    install_debian_packages()
-    wanted = sys.argv[1:]
-    rows = [(part, *run(part)) for part in PARTS if not wanted or part.name in wanted]
+    names = [part.name for part in PARTS]
+    wanted = sys.argv[1:] or names
+    if unknown := set(wanted) - set(names):
+        sys.exit(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(names)}")
+    parts = [part for part in PARTS if part.name in wanted]
+    if any(part.needs_debian_packages for part in parts):
+        install_debian_packages()
+    rows = [(part, *run(part)) for part in parts]
     print(f"\n{'part':18}{'result':>8}{'minutes':>10}{'budget':>8}")
     for part, ok, minutes in rows:
         print(f"{part.name:18}{'ok' if ok else 'FAILED':>8}{minutes:10.1f}{part.budget_minutes:8g}")

@@ -6,7 +6,6 @@ never runs code or opens other files.
 
 import csv
 import io
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,9 +13,8 @@ from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
-import yaml
 
-from subnetbench.harness.errors import DataError
+from subnetbench.harness.data import DataError, UserError, read_written
 
 MOST_BYTES = 2**30
 
@@ -35,7 +33,7 @@ def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
 def text_lines(path: Path, encoding: str = "utf-8") -> list[str]:
     """The lines of a text file that are not blank."""
     try:
-        return [line for line in read_bytes(path).decode(encoding).splitlines() if line.strip()]
+        return [line for line in read_bytes(path).decode(encoding).removeprefix("\ufeff").splitlines() if line.strip()]
     except UnicodeDecodeError:
         raise DataError(f"{path} is damaged: it is not text") from None
 
@@ -75,12 +73,11 @@ def csv_columns(path: Path, names: Sequence[str]) -> list[list[str]]:
 
 
 def json_or_yaml(path: Path) -> Any:
-    """The content of a `.json`, `.yaml` or `.yml` file."""
-    text = "\n".join(text_lines(path))
+    """The content of a `.json`, `.yaml` or `.yml` file, whose values and keys all stay the texts that were written."""
     try:
-        return json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise DataError(f"{path} is not valid {path.suffix[1:].upper()}: {' '.join(str(error).split())}") from None
+        return read_written(path, texts=True, most=MOST_BYTES)
+    except UserError as error:
+        raise DataError(str(error)) from None
 
 
 def xml_attributes(path: Path, tag: str, names: Sequence[str]) -> list[list[str]]:

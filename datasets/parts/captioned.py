@@ -8,8 +8,7 @@ import numpy as np
 from subnetbench.datasets.parts.captions import CaptionedFiles
 from subnetbench.datasets.parts.official import IMAGENET_MEAN, IMAGENET_STD
 from subnetbench.datasets.parts.splits import limit_training, task_data
-from subnetbench.harness.data import Dataset, ImageFiles, Split, TaskData
-from subnetbench.harness.errors import DataError
+from subnetbench.harness.data import DataError, Dataset, ImageFiles, Split, TaskData
 
 
 def captioned_split(name: str, folder: Path, captioned: CaptionedFiles) -> Split:

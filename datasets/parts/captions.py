@@ -2,22 +2,20 @@
 
 `first_caption` asks one caption an image, the published protocol; `all_captions` asks every caption, and a query is
 right when its image is found. Both search the whole collection and not a split of 5,000 or 1,000 test images, so
-their figures must not be mixed with those usually printed for these sets.
+their scores must not be mixed with those usually printed for these sets.
 """
 
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from subnetbench.harness.errors import DataError, UserError, unknown
+from subnetbench.harness.data import DataError, UserError, parse_json, unknown
 
 Protocol = Literal["first_caption", "all_captions"]
 PROTOCOLS: tuple[Protocol, ...] = ("first_caption", "all_captions")
 
-_LAYOUT = re.compile(r"image-caption\[(-?\d)\]")
 _FLICKR_HEADER = re.compile(r"image_name\|\s?comment_number\|\s?comment")
 # One published row has no second separator: `2199200615.jpg| 4   A dog runs across the grass .`
 _FLICKR_ROW = re.compile(r"(?P<file>[^|]+)\|\s?(?P<number>\d+)(?:\|\s?|\s+)(?P<caption>.*)")
@@ -48,8 +46,8 @@ class Queries:
 def read_coco(path: Path) -> CaptionedFiles:
     """An MSCOCO captions file (`captions_val2017.json`), images in ascending order of their numeric id."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = parse_json(path.read_text(encoding="utf-8-sig"), str(path))
+    except (OSError, ValueError, UserError) as error:
         raise DataError(f"{path} cannot be read as an MSCOCO captions file: {error}") from error
     return parse_coco(content, str(path))
 
@@ -58,7 +56,7 @@ def parse_coco(content: Any, name: str = "annotations") -> CaptionedFiles:
     """As `read_coco`, from the parsed JSON."""
     try:
         files = {int(image["id"]): str(image["file_name"]) for image in content["images"]}
-        rows = [(files[int(a["image_id"])], str(a["caption"])) for a in content["annotations"]]
+        rows = [(files[int(a["image_id"])], a["caption"]) for a in content["annotations"]]
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{name} is no MSCOCO captions file: {type(error).__name__} {error}") from error
     return _collect([files[number] for number in sorted(files)], rows, name)
@@ -67,7 +65,7 @@ def parse_coco(content: Any, name: str = "annotations") -> CaptionedFiles:
 def read_flickr(path: Path) -> CaptionedFiles:
     """Flickr30k captions: `results.csv` of the Kaggle edition, or the token file that torchvision expects."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
     return parse_flickr(text, str(path))
@@ -104,6 +102,8 @@ def _collect(files: list[str], rows: Iterable[tuple[str, str]], name: str) -> Ca
     if len(index) != len(files):
         raise DataError(f"{name} names the same file for two images")
     for file, caption in rows:
+        if not isinstance(caption, str):
+            raise DataError(f"{name}: a caption of {file[:80]} is no text but {str(caption)[:80]!r}")
         image = index[file]
         order.append((image, len(captions[image])))
         captions[image].append(caption)
@@ -122,31 +122,3 @@ def queries(captioned: CaptionedFiles, protocol: Protocol = "first_caption") -> 
         raise unknown("caption protocol", protocol, PROTOCOLS)
     images, texts = zip(*((i, captioned.captions[i][number]) for i, number in pairs), strict=True)
     return Queries(texts, images)
-
-
-def published_pairs(
-    captioned: CaptionedFiles, layout: str = "image-caption[0]", n_samples: int | None = None
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Files and captions, pair by pair, as the published readers list them; at most `n_samples` pairs.
-
-    `image-caption[i]` is one pair an image with its i-th caption (-1: the last). `caption` is one pair a caption with
-    the image repeated, of which only one copy counts as found: its scores depend on how ties are broken. Use
-    `queries(..., "all_captions")` instead.
-    """
-    if n_samples is not None and n_samples < 1:
-        raise UserError("must be at least 1", field="n_samples", value=n_samples)
-    match = _LAYOUT.fullmatch(layout)
-    if match is not None:
-        which = int(match[1])
-        fewest = min(map(len, captioned.captions))
-        if not -fewest <= which < fewest:
-            raise UserError(
-                "some image has fewer captions", field="layout", value=layout, allowed=f"{-fewest} to {fewest - 1}"
-            )
-        pairs = [(file, texts[which]) for file, texts in zip(captioned.files, captioned.captions, strict=True)]
-    elif layout == "caption":
-        pairs = [(captioned.files[image], captioned.captions[image][number]) for image, number in captioned.order]
-    else:
-        raise UserError("no such layout", field="layout", value=layout, allowed="caption, image-caption[i]")
-    files, texts = zip(*pairs[:n_samples], strict=True)
-    return files, texts

@@ -7,15 +7,17 @@ import torch
 from torchvision.datasets import CIFAR10
 from torchvision.datasets.utils import check_integrity
 
-from subnetbench.harness.data import Split, TensorImages
-from subnetbench.harness.errors import DataError
+from subnetbench.harness.data import DataError, Split, TensorImages
 
 
 def read_cifar(loader: type[CIFAR10], root: Path) -> tuple[Split, Split]:
     """The official training and test splits below `root`.
 
     The files are pickles; torchvision compares each with its published MD5 before it opens it, so only the
-    published ones are ever unpickled. Raises `DataError` when one is missing or another.
+    published ones are ever unpickled.
+
+    Raises:
+        DataError: When one is missing or another.
     """
     try:
         return _split("train", loader(str(root), train=True)), _split("test", loader(str(root), train=False))

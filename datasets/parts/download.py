@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from subnetbench.harness.errors import DataError
+from subnetbench.harness.data import DataError
 
 TIMEOUT = 60.0
 _CHUNK = 2**20
@@ -33,6 +33,7 @@ class Download:
 
     @property
     def name(self) -> str:
+        """The name of the file."""
         return self.url.rsplit("/", 1)[-1].partition("?")[0]
 
 
@@ -102,10 +103,10 @@ def _receive(url: str, part: Path) -> None:
             return
         raise DataError(f"{url} cannot be had: {error}") from None
     except (OSError, http.client.HTTPException) as error:
-        raise DataError(f"{url} broke off ({error}): give the same command again to go on") from None
+        raise DataError(f"{url} broke off ({error}): give the same command again to continue") from None
     whole = (have if resumes else 0) + int(expected or 0)
     if expected is not None and part.stat().st_size < whole:
-        raise DataError(f"{url} broke off after {part.stat().st_size} bytes: give the same command again to go on")
+        raise DataError(f"{url} broke off after {part.stat().st_size} bytes: give the same command again to continue")
 
 
 def _check(download: Download, path: Path) -> None:

@@ -6,12 +6,9 @@ from typing import Annotated
 from pydantic import Field
 
 from subnetbench.datasets.parts.splits import hold_out, limit_training, task_data
-from subnetbench.harness.config import DatasetConfig
-from subnetbench.harness.data import Dataset, Split, TaskData
-from subnetbench.harness.errors import UserError
-from subnetbench.harness.tasks import Task
+from subnetbench.harness.data import Dataset, DatasetConfig, Split, Task, TaskData, UserError
 
-# The figures that torchvision's and timm's pretrained networks expect.
+# The statistics that torchvision's and timm's pretrained networks expect.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -43,8 +40,10 @@ def classification_data(
 
     The task `retrieval` is that of classes seen in training: each test image is a query to all others.
 
-    `mean` and `std` are those of the whole training split, whatever is cut from it. Raises `UserError` for sizes
-    that leave a class without images.
+    `mean` and `std` are those of the whole training split, whatever is cut from it.
+
+    Raises:
+        UserError: For sizes that leave a class without images.
     """
     config = dataset.config
     assert isinstance(config, OfficialConfig)

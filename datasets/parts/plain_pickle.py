@@ -13,14 +13,18 @@ from typing import Any
 import numpy as np
 
 from subnetbench.datasets.parts.annotations import read_bytes
-from subnetbench.harness.errors import DataError
+from subnetbench.harness.data import DataError
 
 MOST_BYTES = 100_000_000
 _NUMBERS = {"b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f4", "f8"}
 
 
 def read_plain_pickle(path: Path) -> Any:
-    """The value in a pickle of plain values. Raises `DataError` for anything else."""
+    """The value in a pickle of plain values.
+
+    Raises:
+        DataError: For anything else.
+    """
     content = read_bytes(path, MOST_BYTES)
     try:
         # Python 2 wrote text and the bytes of arrays alike as its `str`.

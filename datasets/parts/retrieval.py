@@ -15,10 +15,7 @@ from pydantic import Field
 from subnetbench.datasets.parts.download import Download, fetch
 from subnetbench.datasets.parts.official import IMAGENET_MEAN, IMAGENET_STD
 from subnetbench.datasets.parts.splits import limit_training, renumbered, task_data
-from subnetbench.harness.config import DatasetConfig
-from subnetbench.harness.data import Dataset, ImageFiles, Split, TaskData
-from subnetbench.harness.errors import DataError, UserError
-from subnetbench.harness.tasks import Task
+from subnetbench.harness.data import DataError, Dataset, DatasetConfig, ImageFiles, Split, Task, TaskData, UserError
 
 FINE_GRAINED_METRICS = (
     *(f"recall_at_{k}" for k in (1, 2, 4, 8, 16, 32)),
@@ -30,7 +27,7 @@ FINE_GRAINED_METRICS = (
 
 
 class RetrievalConfig(DatasetConfig):
-    """What every retrieval set of files can be told."""
+    """Options of every retrieval set of files."""
 
     path: Annotated[
         str | None, Field(min_length=1, description="its folder, below the data root or absolute [default: the usual]")
@@ -40,7 +37,7 @@ class RetrievalConfig(DatasetConfig):
         Field(ge=0, description="training classes set aside to select by, the last ones; null: a tenth; 0: none"),
     ] = None
     partial: Annotated[
-        bool, Field(description="accept a part of the published images; compares with nobody's figures")
+        bool, Field(description="accept a part of the published images; compares with nobody's scores")
     ] = False
 
 
@@ -65,6 +62,8 @@ class RetrievalDataset(Dataset):
     metrics: ClassVar[tuple[str, ...]] = FINE_GRAINED_METRICS
     protocol: ClassVar[str]
     downloads: ClassVar[tuple[Download, ...]] = ()
+    upright: ClassVar[bool] = False
+    """Turn images as their EXIF orientation says: for one's own, not where published figures were made without."""
 
     class Config(RetrievalConfig):
         pass
@@ -81,6 +80,7 @@ class RetrievalDataset(Dataset):
 
     @property
     def base(self) -> Path:
+        """The folder that image paths of the annotations are relative to."""
         return self.root.absolute() / (self.config.path or self.folder)
 
     def load(self, task: Task) -> TaskData:
@@ -110,7 +110,8 @@ class RetrievalDataset(Dataset):
     def image_split(self, name: str, paths: Sequence[Path], keys: Sequence[str], classes: Sequence[str] = ()) -> Split:
         """A split of these files with the classes `keys`, numbered as in `classes`, else as they first appear.
 
-        Raises `DataError` for files that are missing or empty; with `partial` they are left out.
+        Raises:
+            DataError: For files that are missing or empty; with `partial` they are left out.
         """
         kept = self.present(paths)
         if not len(kept):
@@ -118,10 +119,15 @@ class RetrievalDataset(Dataset):
         classes = tuple(classes or dict.fromkeys(keys))
         number = {key: i for i, key in enumerate(classes)}
         labels = np.array([number[keys[i]] for i in kept], np.int64)
-        return Split(name=name, images=ImageFiles([paths[i] for i in kept]), labels=labels, classes=classes)
+        images = ImageFiles([paths[i] for i in kept], upright=self.upright)
+        return Split(name=name, images=images, labels=labels, classes=classes)
 
     def present(self, paths: Sequence[Path]) -> np.ndarray:
-        """Which of the files are there: all, or with `partial` perhaps fewer. Raises `DataError`."""
+        """Which of the files are there: all, or with `partial` perhaps fewer.
+
+        Raises:
+            DataError: When images are missing and `partial` is not set.
+        """
         there = np.array([_has_content(path) for path in paths], bool)
         if not self.config.partial and not there.all():
             lacking = [str(path) for path, ok in zip(paths, there, strict=True) if not ok]
@@ -157,6 +163,11 @@ class RetrievalDataset(Dataset):
         if config.validation_classes == 0 and len(train):
             protocol += "; validation not held out"
         train = limit_training(train, config) if len(train) else train
+        own = parts.test.own_in_gallery()
+        if own is not None and parts.test.ground_truth is None:
+            protocol += (
+                f"; own image left out of the ranking of {int((own >= 0).sum())} queries that are in the gallery"
+            )
         splits = train, validation, replace(parts.test, metrics=self.metrics)
         return task_data(self, "retrieval", splits, protocol=protocol, mean=IMAGENET_MEAN, std=IMAGENET_STD, base=base)
 
@@ -220,7 +231,7 @@ def joined(first: Split, second: Split) -> Split:
     assert isinstance(second.images, ImageFiles)
     return Split(
         name=first.name,
-        images=ImageFiles([*first.images.paths, *second.images.paths]),
+        images=ImageFiles([*first.images.paths, *second.images.paths], upright=first.images.upright),
         labels=np.concatenate([first.labels, second.labels + first.num_classes]),
         classes=(*first.classes, *second.classes),
     )

@@ -1,4 +1,4 @@
-"""ROxford5k and RParis6k (Radenovic et al. 2018): 70 queries each, three difficulties, boxes around what is asked for.
+"""ROxford5k and RParis6k (Radenovic et al. 2018): 70 queries each, three difficulties, boxes around the object searched for.
 
 `gnd_<name>.pkl` holds `imlist`, `qimlist` and, for each query, `easy`, `hard`, `junk` (indices into `imlist`) and `bbx`.
 """
@@ -12,9 +12,8 @@ from pydantic import Field
 
 from subnetbench.datasets.parts.plain_pickle import read_plain_pickle
 from subnetbench.datasets.parts.retrieval import Parts, RetrievalConfig, RetrievalDataset, below, unlabelled
-from subnetbench.harness.data import GroundTruth, Split
-from subnetbench.harness.errors import DataError
-from subnetbench.harness.evaluation.relevance import Difficulty, revisited_truth
+from subnetbench.harness.data import DataError, GroundTruth, Split
+from subnetbench.harness.method import Difficulty, revisited_truth
 
 Boxes = Annotated[
     bool, Field(description="cut queries to their boxes, as the protocol says; false: whole images, as PrunNet does")
@@ -51,9 +50,9 @@ def revisited_test(dataset: RetrievalDataset, base: Path, name: str, *, boxes: b
     images, queries, lists, corners = _annotations(file if file.exists() else base.parent / file.name)
     paths, query_paths = ([below(base / "jpg", f"{image}.jpg") for image in part] for part in (images, queries))
     kept, kept_queries = dataset.present(paths), dataset.present(query_paths)
-    place = np.full(len(images), -1)
-    place[kept] = np.arange(len(kept))
-    found = {part: [place[items][place[items] >= 0] for items in lists[part]] for part in lists}
+    position = np.full(len(images), -1)
+    position[kept] = np.arange(len(kept))
+    found = {part: [position[items][position[items] >= 0] for items in lists[part]] for part in lists}
 
     def setting(difficulty: Difficulty) -> GroundTruth:
         return revisited_truth(found["easy"], found["hard"], found["junk"], difficulty).subset(kept_queries)

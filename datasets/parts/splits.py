@@ -6,11 +6,18 @@ from pathlib import Path
 
 import numpy as np
 
-from subnetbench.harness.config import DatasetConfig
-from subnetbench.harness.data import Dataset, ImageFiles, Split, TaskData, digest_of
-from subnetbench.harness.errors import UserError
-from subnetbench.harness.streams import sample_uniforms, stream_key
-from subnetbench.harness.tasks import Task
+from subnetbench.harness.data import (
+    Dataset,
+    DatasetConfig,
+    ImageFiles,
+    Split,
+    Task,
+    TaskData,
+    UserError,
+    digest_of,
+    sample_uniforms,
+    stream_key,
+)
 
 
 def stratified_order(labels: np.ndarray, seed: int, purpose: str) -> np.ndarray:
@@ -33,7 +40,11 @@ def hold_out(split: Split, size: int, seed: int, purpose: str) -> tuple[Split, S
 
 
 def limit_training(train: Split, config: DatasetConfig) -> Split:
-    """The training split cut to `config.train_size`, stratified. Raises `UserError` if a class would be empty."""
+    """The training split cut to `config.train_size`, stratified.
+
+    Raises:
+        UserError: If a class would be empty.
+    """
     size = config.train_size
     if size is None:
         return train

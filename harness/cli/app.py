@@ -5,7 +5,10 @@ from typing import Annotated
 
 import typer
 
-from subnetbench.harness.cli import boards, cluster, curves, inspecting, matrices, reporting, running, tuning, using
+from subnetbench import __version__
+from subnetbench.harness import api
+from subnetbench.harness.cli import boards, curves, inspecting, reporting, running, slurm, tracking, tuning, using
+from subnetbench.harness.cli.common import add_commands
 
 app = typer.Typer(
     name="subnetbench",
@@ -17,10 +20,8 @@ app = typer.Typer(
 )
 
 
-def _version(asked: bool) -> None:
-    if asked:
-        from subnetbench import __version__
-
+def _version(given: bool) -> None:
+    if given:
         typer.echo(f"subnetbench {__version__}")
         raise typer.Exit
 
@@ -35,11 +36,38 @@ def options(
     ] = False,
 ) -> None:
     """Options before the command, e.g. `subnetbench --plugin my_method.py run my_method emoji`."""
-    from subnetbench.harness.registry import load_plugin
-
     for path in plugin or []:
-        load_plugin(path)
+        api.load_plugin(path)
 
 
-for module in (running, tuning, cluster, inspecting, boards, matrices, curves, reporting, using):
-    module.add_commands(app)
+add_commands(
+    app,
+    running.run,
+    running.sweep,
+    tuning.tune,
+    slurm.plan,
+    inspecting.status,
+    inspecting.logs,
+    slurm.cancel,
+    running.clean,
+    boards.leaderboard,
+    boards.aggregate,
+    boards.compare,
+    boards.explain,
+    tracking.history,
+    tracking.claims,
+    curves.matrix,
+    curves.curve,
+    reporting.report,
+    reporting.reproduce,
+    reporting.publish,
+    boards.merge,
+    boards.validate,
+    using.evaluate,
+    using.embed,
+    using.export,
+    inspecting.methods,
+    inspecting.datasets,
+    using.check,
+    inspecting.doctor,
+)

@@ -1,16 +1,44 @@
-"""The command `curve`: metrics against a number in the configs of a sweep, as a table and as a figure. No torch."""
+"""Commands that tabulate and draw what records hold: `matrix` and `curve`. Neither imports torch."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from subnetbench.harness.cli.boards import Where, check_folders
-from subnetbench.harness.cli.common import Json, print_json, print_table
+from subnetbench.harness import api
+from subnetbench.harness.cli.common import Confidence, Folders, Json, Split, Where, note, print_json, print_table
+
+
+def matrix(
+    runs: Annotated[
+        list[str], typer.Argument(help="Results folders, record files, run folders, or (the beginning of) run ids.")
+    ],
+    metric: Annotated[
+        list[str] | None, typer.Option("--metric", "-m", help="Metric, repeatable [default: mAP and recall_at_1].")
+    ] = None,
+    where: Where = None,
+    split: Split = "test",
+    draw: Annotated[
+        Path | None, typer.Option("--draw", help="Draw heat maps into a .png, .svg or .pdf file as well.")
+    ] = None,
+    json_: Json = False,
+) -> None:
+    """Show query network x gallery network: self-tests on the diagonal, cross-tests off it, mean over seeds.
+
+    Example: `subnetbench matrix results/retrieval_emoji --where "method == 'prunnet'" --draw matrix.png`
+    """
+    found = api.matrix(runs, metrics=metric, where=where, split=split, draw=draw)
+    if json_:
+        print_json([each.to_json() for each in found])
+    else:
+        print_matrices(found)
+    if draw is not None:
+        note(f"drew {draw}", err=json_)
 
 
 def curve(
-    folders: Annotated[list[Path], typer.Argument(help="Results folders or record files.")],
+    folders: Folders,
     against: Annotated[
         str,
         typer.Option("--against", help="Config field with a number, of the runs or of the runs they start from."),
@@ -19,38 +47,35 @@ def curve(
         list[str] | None, typer.Option("--metric", "-m", help="Metric, repeatable: a panel each [default: the task's].")
     ] = None,
     where: Where = None,
-    split: Annotated[str, typer.Option("--split", help="Split that was scored.")] = "test",
+    split: Split = "test",
     draw: Annotated[
         Path | None, typer.Option("--draw", help="Draw into a .png, .svg, .pdf or .pgf (LaTeX) file as well.")
     ] = None,
-    confidence: Annotated[float, typer.Option("--confidence", help="Confidence of the intervals.")] = 0.95,
+    confidence: Confidence = 0.95,
     json_: Json = False,
 ) -> None:
     """Show how metrics change with one number of the config, all else equal: a line a variant, mean over seeds.
 
     Example: `subnetbench curve results/cascade_emoji --against masked_share --draw masking.pdf`
     """
-    from subnetbench.harness.leaderboard import Leaderboard
-    from subnetbench.harness.leaderboard.curves import lines_of_board
-    from subnetbench.harness.leaderboard.tables import number
-    from subnetbench.harness.records.read import read_records
-    from subnetbench.harness.report.curves import draw_lines
-
-    check_folders(folders)
-    board = Leaderboard.from_records(read_records(folders), confidence=confidence)
-    lines = lines_of_board(board, against, metric or board.default_metrics[:1], where=where, split=split)
+    lines = api.curve(folders, against, metrics=metric, where=where, split=split, draw=draw, confidence=confidence)
     if json_:
-        print_json([line.as_dict() for line in lines])
+        print_json([line.to_json() for line in lines])
     else:
         rows = [
-            (line.metric, line.name, f"{value:g}", number(mean, half))
+            (line.metric, line.name, f"{value:g}", api.number(mean, half))
             for line in lines
             for value, mean, half in zip(line.values, line.mean, line.half, strict=True)
         ]
         print_table(("metric", "of", against, "mean"), rows)
     if draw is not None:
-        typer.echo(f"drew {draw_lines(lines, against, draw)}", err=json_)
+        note(f"drew {draw}", err=json_)
 
 
-def add_commands(app: typer.Typer) -> None:
-    app.command()(curve)
+def print_matrices(matrices: "Iterable[api.Matrix]") -> None:
+    """Each matrix as a table, with its means below it."""
+    for each in matrices:
+        table = each.table()
+        typer.echo()
+        print_table(table.headers, table.cells, title=table.title)
+        typer.echo(each.summary())

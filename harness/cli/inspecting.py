@@ -1,16 +1,16 @@
 """Commands that only look: `status`, `logs`, `methods`, `datasets`, `doctor`. None of them trains."""
 
-import time
+import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from subnetbench.harness.cli.common import DataRoot, Json, conditions, data_root, print_json, print_table
-from subnetbench.harness.errors import UserError
-
-GOING_ON = ("running", "queued", "starting", "stopping", "waiting for input", "stale")
-SCHEDULER_SECONDS = 15.0
+from subnetbench.harness import api
+from subnetbench.harness.cli.common import DataRoot, Json, assignments, conditions, note, print_json, print_table
+from subnetbench.harness.core.errors import UserError
+from subnetbench.harness.core.registry import Entry
 
 
 def status(
@@ -24,24 +24,16 @@ def status(
 
     Example: `subnetbench status results/quickstart --watch`
     """
-    from subnetbench.harness.launchers.slurm.states import QueueWatch
-    from subnetbench.harness.run_status import collect, summary
-
-    queue = QueueWatch()
-    while True:
-        rows = collect(_results_folders(folders))
-        on_slurm = queue.look_at_all(rows)
+    for shown in api.watch(folders) if watch else [api.status(folders)]:
+        rows = [row.to_json() for row in shown.rows]
         if json_:
             print_json(rows)
         else:
-            columns = ["run", "state", "stage", "epoch", "rate", "seconds", *["job"] * on_slurm, "detail"]
-            print_table(columns, ([row.get(column, "") for column in columns] for row in rows))
-            typer.echo(summary(rows))
-        for note in queue.take_notes():
-            typer.echo(note, err=True)
-        if not watch or not any(row["state"] in GOING_ON for row in rows):
-            return
-        time.sleep(SCHEDULER_SECONDS if on_slurm else 2)
+            columns = ["run", "state", "stage", "epoch", "rate", "seconds", *["job"] * shown.on_slurm, "detail"]
+            print_table(columns, ([row[column] for column in columns] for row in rows))
+            note(shown.summary())
+        for line in shown.notes:
+            typer.echo(line, err=True)
 
 
 def logs(
@@ -53,27 +45,13 @@ def logs(
 
     Example: `subnetbench logs edge_popup-emoji-s1 --out results/quickstart`
     """
-    from subnetbench.harness.errors import unknown
-    from subnetbench.harness.launchers.slurm.states import job_log_of
-    from subnetbench.harness.run_status import folders_of
-
-    folders = [folder for results in _results_folders([out] if out else None) for folder in folders_of(results)]
-    found = [folder for folder in folders if folder.run_id.startswith(run)]
-    if not found:
-        raise unknown("run", run, [folder.run_id for folder in folders])
-    for folder in found:
-        typer.echo(f"--- {folder.run_id} ({folder.state()})")
-        if folder.log_file.exists():
-            text = folder.log_file.read_text(errors="replace").splitlines()
-            typer.echo("\n".join(text[-lines:]))
-        failure = folder.failure()
-        if failure:
-            typer.echo(f"{failure.get('reason')}: {failure.get('message')}")
-        job_log = job_log_of(folder)
-        if job_log is not None:
-            typer.echo(f"log of its last job: {job_log}")
-            if not folder.log_file.exists():
-                typer.echo("\n".join(job_log.read_text(errors="replace").splitlines()[-lines:]))
+    for log in api.logs(run, results=out):
+        typer.echo(f"--- {log.run_id} ({log.state})")
+        for text in (log.tail(lines), log.failure):
+            if text:
+                typer.echo(text)
+        if log.job_log is not None:
+            note(f"log of its last job: {log.job_log}")
 
 
 def methods(
@@ -84,13 +62,11 @@ def methods(
     Example: `subnetbench methods edge_popup`
     """
     if name is None:
-        _list("method", json_)
+        _print_entries("method", api.methods(), json_)
         return
-    from subnetbench.harness.registry import get_method
-
-    method = get_method(name)
-    facts = {"name": name, "tasks": list(method.tasks), "paper": method.paper, "about": _doc(method)}
-    _show_config(facts, method.Config, json_)
+    found = api.describe_method(name)
+    about = {"name": found.name, "tasks": found.tasks, "paper": found.paper, "about": found.about}
+    _print_description(about, found.config, json_)
 
 
 def datasets(
@@ -100,48 +76,63 @@ def datasets(
     name: Annotated[str | None, typer.Argument(help="Data set, after `check` or `fetch`.")] = None,
     data: Annotated[list[str] | None, typer.Option("--data", help="Data set field, e.g. `--data size=96`.")] = None,
     root: DataRoot = None,
+    duplicates: Annotated[
+        bool, typer.Option("--duplicates", help="With `check`: test images of which a training image is nearly a copy.")
+    ] = False,
+    threshold: Annotated[float, typer.Option(help="Cosine above which two images are nearly the same.")] = 0.9,
+    size: Annotated[int, typer.Option(help="Side in pixels of the renderings that are compared.")] = 32,
+    limit: Annotated[int, typer.Option(help="Pairs to list, the worst first.")] = 20,
     json_: Json = False,
 ) -> None:
     """List the data sets; show one; check that its files are complete; fetch one that may be fetched.
 
     Examples: `subnetbench datasets emoji`, `subnetbench datasets check cifar10`,
+    `subnetbench datasets check emoji --duplicates --threshold 0.95`,
     `subnetbench datasets fetch emoji --data variant=full --data size=96`
     """
+    if duplicates and action != "check":
+        raise UserError("belongs to `datasets check NAME`", field="--duplicates")
     if action is None:
-        _list("dataset", json_)
-        return
-    from subnetbench.harness.registry import get_dataset
-
-    if action not in ("check", "fetch"):
-        dataset = get_dataset(action)
-        facts = {
-            "name": action,
-            "tasks": list(dataset.tasks),
-            "licence": dataset.licence,
-            "citation": dataset.citation,
-            "source": dataset.source,
-            "about": _doc(dataset),
-        }
-        _show_config(facts, dataset.Config, json_)
-        return
-    if name is None:
+        _print_entries("dataset", api.datasets(), json_)
+    elif action not in ("check", "fetch"):
+        found = api.describe_dataset(action)
+        names = ("name", "tasks", "licence", "citation", "source", "about")
+        _print_description({each: getattr(found, each) for each in names}, found.config, json_)
+    elif name is None:
         raise UserError("a data set must be named", field=f"datasets {action}")
-    from subnetbench.harness.cli.common import assignments
+    elif action == "fetch":
+        typer.echo(f"{name}: {api.fetch_dataset(name, data=assignments(data, '--data'), data_root=root)}")
+    elif duplicates:
+        fields = assignments(data, "--data")
+        copies = api.find_duplicates(name, data=fields, data_root=root, threshold=threshold, size=size, limit=limit)
+        if json_:
+            print_json([each.to_json() for each in copies])
+        else:
+            _print_duplicates(name, copies)
+    else:
+        checks = api.check_dataset(name, data=assignments(data, "--data"), data_root=root)
+        if json_:
+            print_json([dataclasses.asdict(each) for each in checks])
+            return
+        for each in checks:
+            sizes = f"train {each.train}, validation {each.validation}, test {each.test}"
+            typer.echo(f"{name} {each.task}: {sizes}; {each.protocol}; digest {each.digest}")
 
-    dataset = get_dataset(name)
-    instance = dataset(dataset.Config.parse(assignments(data, "--data"), where="data"), data_root(root))
-    if action == "fetch":
-        typer.echo(f"{name}: {instance.fetch()}")
-        return
-    problems = instance.problems()
-    for problem in problems:
-        typer.echo(f"{name}: {problem}", err=True)
-    if problems:
-        raise typer.Exit(1)
-    for task in instance.tasks:
-        loaded = instance.load(task)
-        sizes = f"train {len(loaded.train)}, validation {len(loaded.validation)}, test {len(loaded.test)}"
-        typer.echo(f"{name} {task}: {sizes}; {loaded.protocol}; digest {loaded.digest}")
+
+def _print_duplicates(name: str, found: "Sequence[api.Duplicates]") -> None:
+    for each in found:
+        of = f"{each.above} of {each.test} test images have a near-duplicate among {each.training} training images"
+        typer.echo(f"{name} {each.task}: {of} (cosine above {each.threshold:g} at {each.size} pixels; {each.protocol})")
+        if each.blank:
+            typer.echo(f"{each.blank} test images are of one colour and were compared with nothing", err=True)
+        rows = [
+            (f"{pair.similarity:.4f}", pair.split, pair.file or pair.index, pair.label, pair.training_file or pair.training_index, pair.training_label)
+            for pair in each.pairs
+        ]  # fmt: skip
+        if rows:
+            print_table(("cosine", "split", "image", "class", "training image", "its class"), rows)
+        if each.above > len(each.pairs):
+            note(f"{each.above - len(each.pairs)} more pairs: raise --limit")
 
 
 def doctor(json_: Json = False, root: DataRoot = None) -> None:
@@ -149,11 +140,9 @@ def doctor(json_: Json = False, root: DataRoot = None) -> None:
 
     Example: `subnetbench doctor`
     """
-    from subnetbench.harness.doctor import examine
-
-    findings = examine(data_root(root))
+    findings = api.doctor(root)
     if json_:
-        print_json([finding.__dict__ for finding in findings])
+        print_json([dataclasses.asdict(finding) for finding in findings])
     else:
         rows = [(finding.name, "ok" if finding.ok else "!", finding.detail) for finding in findings]
         print_table(("what", "", "found"), rows)
@@ -161,62 +150,29 @@ def doctor(json_: Json = False, root: DataRoot = None) -> None:
         raise typer.Exit(1)
 
 
-def _list(kind: Any, as_json: bool) -> None:
-    from subnetbench.harness.registry import listing
-
-    entries = listing(kind)
+def _print_entries(kind: str, entries: Sequence[Entry], as_json: bool) -> None:
     if as_json:
-        print_json([entry.__dict__ for entry in entries])
+        print_json([dataclasses.asdict(entry) for entry in entries])
     else:
         rows = [(e.name, e.summary, "" if e.origin == "built in" else e.origin) for e in entries]
         print_table((kind, "what it is", "from"), rows)
 
 
-def _show_config(facts: dict[str, Any], config: Any, as_json: bool) -> None:
-    fields = list(config.describe())
+def _print_description(
+    about: Mapping[str, str | Sequence[str]], fields: "Sequence[api.ConfigField]", as_json: bool
+) -> None:
     if as_json:
-        print_json({**facts, "config": fields})
+        print_json({**about, "config": [dataclasses.asdict(field) for field in fields]})
         return
-    for label, value in facts.items():
-        text = ", ".join(value) if isinstance(value, list) else value
+    for label, value in about.items():
+        text = value if isinstance(value, str) else ", ".join(value)
         if text:
             typer.echo(f"{label + ':':10} {text}")
     typer.echo("")
-    rows = [
-        (
-            field["name"] + ("*" if field["operating_point"] else ""),
-            field["type"],
-            field["default"],
-            field["allowed"],
-            _search(field),
-            field["help"],
-        )
-        for field in fields
-    ]
+    rows = [(f.name + "*" * f.operating_point, f.type, f.default, f.allowed, _search(f), f.help) for f in fields]
     print_table(("field", "type", "default", "allowed", "search", "what it does"), rows)
-    typer.echo("* operating point: moves along the cost axis; fixed in a single-objective search")
+    note("* operating point: moves along the cost axis; fixed in a single-objective search")
 
 
-def _search(field: dict[str, Any]) -> str:
-    return " where ".join(part for part in (field["search"], conditions(field["searched_when"].items())) if part)
-
-
-def _doc(cls: type) -> str:
-    import inspect
-
-    return inspect.cleandoc(cls.__doc__ or "")
-
-
-def _results_folders(given: list[Path] | None) -> list[Path]:
-    folders = given or [path for path in sorted(Path("results").glob("*")) if (path / "runs").is_dir()]
-    for folder in folders:
-        if not folder.is_dir():
-            raise UserError("there is no such folder", field="FOLDER", value=str(folder))
-    # A tuning keeps its trials apart from its final runs.
-    trials = [path for folder in folders if (path := folder / "trials").is_dir() and (path / "runs").is_dir()]
-    return [*folders, *(path for path in trials if path not in folders)]
-
-
-def add_commands(app: typer.Typer) -> None:
-    for command in (status, logs, methods, datasets, doctor):
-        app.command()(command)
+def _search(field: "api.ConfigField") -> str:
+    return " where ".join(part for part in (field.search, conditions(field.searched_when.items())) if part)

@@ -1,18 +1,25 @@
 """Commands that hand results on: `report`, which reads records only and never imports torch, `reproduce`, `publish`."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from subnetbench.harness.cli.boards import Metrics, Where, check_folders
-from subnetbench.harness.cli.common import DataRoot, data_root, print_table
-from subnetbench.harness.errors import UserError
-
-if TYPE_CHECKING:
-    from subnetbench.harness.reproduce import Outcome
-
-Folders = Annotated[list[Path], typer.Argument(help="Results folders or record files, of any number of machines.")]
+from subnetbench.harness import api
+from subnetbench.harness.cli.common import (
+    Confidence,
+    DataRoot,
+    Folders,
+    FromMemory,
+    Interval,
+    Metrics,
+    Select,
+    Splits,
+    Where,
+    note,
+    print_table,
+)
 
 
 def report(
@@ -27,29 +34,36 @@ def report(
     title: Annotated[str, typer.Option("--title", help="Title of the page.")] = "Leaderboard",
     metric: Metrics = None,
     where: Where = None,
-    split: Annotated[list[str] | None, typer.Option("--split", help="Splits to show [default: test].")] = None,
-    confidence: Annotated[float, typer.Option("--confidence", help="Confidence of the intervals.")] = 0.95,
+    split: Splits = None,
+    select: Select = None,
+    confidence: Confidence = 0.95,
+    interval: Interval = "joint",
+    from_memory: FromMemory = False,
 ) -> None:
     """One HTML file that opens offline: leaderboard, figures, and every run's config, environment, log and command.
 
     Example: `subnetbench report results/quickstart --out report.html --figures figures`
+
+    Example: `subnetbench report results/sweep --select validation`
     """
-    from subnetbench.harness.leaderboard import View, load_published
-    from subnetbench.harness.report import Options, write_page
-
-    check_folders(folders)
-    formats = _formats(figure_format) if figures is not None else ()
-    options = Options(
-        title=title, view=View(metric, where, split or ("test",)), published=load_published(), confidence=confidence
+    written = api.report(
+        folders,
+        out,
+        figures=figures,
+        figure_formats=figure_format or ("pdf", "png"),
+        title=title,
+        metrics=metric,
+        where=where,
+        splits=split or ("test",),
+        select=select,
+        confidence=confidence,
+        interval=interval,
+        from_memory=from_memory,
     )
-    content = write_page(folders, out, options)
-    rows, runs, size = len(content["rows"]), len(content["runs"]), out.stat().st_size / 1e6
-    typer.echo(f"{out}: {rows:,} rows, {runs:,} runs, {size:.1f} MB")
-    if figures is not None:
-        from subnetbench.harness.report.figures import write_figures
-
-        for path in write_figures(content, figures, formats):
-            typer.echo(path)
+    rows, runs = len(written.content.rows), len(written.content.runs)
+    typer.echo(f"{written.page}: {rows:,} rows, {runs:,} runs, {written.page.stat().st_size / 1e6:.1f} MB")
+    for path in written.figures:
+        typer.echo(path)
 
 
 def reproduce(
@@ -66,31 +80,26 @@ def reproduce(
     tolerance: Annotated[
         float, typer.Option("--tolerance", min=0.0, help="Largest difference of a score that is accepted.")
     ] = 0.0,
-    data_root_: DataRoot = None,
+    data_root: DataRoot = None,
 ) -> None:
-    """Check what a run stood on against what is here, run it again, and compare its scores bit for bit.
+    """Check what a run depends on against what is here, run it again, and compare its scores bit for bit.
 
     Exit status 1 when a score differs by more than the tolerance, or the run does not finish.
 
     Example: `subnetbench reproduce edge_popup-emoji-s1 --out results/quickstart`
     """
-    from subnetbench.harness.reproduce import examine, find_recorded, run_again, spec_of
-
-    recorded = find_recorded(run, out)
-    spec = spec_of(recorded)
-    root = data_root(data_root_)
-    checks = examine(recorded, spec, root)
-    print_table(
-        ("what", "", "recorded", "here"),
-        [(each.name, "same" if each.same else "DIFFERS", each.recorded, each.here) for each in checks],
+    repeated = api.reproduce(
+        run,
+        results=out,
+        into=into,
+        check=check,
+        data_root=data_root,
+        checked=_print_checks,
+        on_event=lambda run_id, event, detail: note(f"{event}: {run_id}"),
     )
-    differing = [each.name for each in checks if not each.same]
-    typer.echo(f"{recorded.run_id}: {', '.join(differing) or 'nothing'} differs from the record")
-    if check:
-        raise typer.Exit(int(bool(differing)))
-    outcome = run_again(recorded, spec, root, into, lambda run_id, event, _: typer.echo(f"{event}: {run_id}"))
-    _print_outcome(outcome)
-    if outcome.largest > tolerance:
+    if repeated.outcome is not None:
+        _print_outcome(repeated.outcome)
+    if not repeated.within(tolerance):
         raise typer.Exit(1)
 
 
@@ -99,7 +108,7 @@ def publish(
     out: Annotated[Path, typer.Option("--out", help="New or empty folder to write.")] = Path("publication"),
     title: Annotated[str, typer.Option("--title", help="Title of card and report.")] = "Leaderboard",
     licence: Annotated[
-        str, typer.Option("--licence", help="Licence of the figures, as Hugging Face names it, e.g. `cc-by-4.0`.")
+        str, typer.Option("--licence", help="Licence of the results, as Hugging Face names it, e.g. `cc-by-4.0`.")
     ] = "unknown",
     where: Where = None,
     upload: Annotated[
@@ -113,21 +122,21 @@ def publish(
 
     Example: `subnetbench publish results/quickstart --out publication --title "Quickstart" --licence cc-by-4.0`
     """
-    from subnetbench.harness.publish import Publication, write_publication
-    from subnetbench.harness.publish import upload as upload_folder
-
-    check_folders(folders)
-    if upload is not None and licence == "unknown":
-        raise UserError("say under which licence the figures are shared", field="--licence", value=licence)
-    if public and upload is None:
-        raise UserError("nothing is uploaded without --upload", field="--public")
-    for path in write_publication(folders, out, Publication(title, licence, where)):
+    published = api.publish(folders, out, title=title, licence=licence, where=where, upload_to=upload, public=public)
+    for path in published.files:
         typer.echo(path)
-    if upload is not None:
-        typer.echo(upload_folder(out, upload, private=not public))
+    if published.address:
+        typer.echo(published.address)
 
 
-def _print_outcome(outcome: "Outcome") -> None:
+def _print_checks(run_id: str, checks: "Sequence[api.Check]") -> None:
+    rows = [(each.name, "same" if each.same else "DIFFERS", each.recorded, each.here) for each in checks]
+    print_table(("what", "", "recorded", "here"), rows)
+    differing = ", ".join(each.name for each in checks if not each.same)
+    typer.echo(f"{run_id}: {differing or 'nothing'} differs from the record")
+
+
+def _print_outcome(outcome: "api.Outcome") -> None:
     if outcome.differing:
         rows = [(*key, *("–" if v is None else f"{v:.17g}" for v in pair)) for key, pair in outcome.differing.items()]
         print_table(("split", "variant", "gallery", "metric", "recorded", "again"), rows)
@@ -139,16 +148,8 @@ def _print_outcome(outcome: "Outcome") -> None:
         typer.echo(f"all {outcome.compared} scores are equal bit for bit (times are not compared)")
     weights = {True: "are equal bit for bit", False: "differ", None: "of the recorded run are gone; not compared"}
     typer.echo(f"trained weights {weights[outcome.weights_equal]}")
-    typer.echo(f"files: {outcome.folder}")
-
-
-def _formats(given: list[str] | None) -> tuple[str, ...]:
-    """The formats of figures; raises `UserError` early where matplotlib is missing."""
-    from subnetbench.harness.report.figures import check_formats
-
-    return check_formats(given or ["pdf", "png"])
-
-
-def add_commands(app: typer.Typer) -> None:
-    for command in (report, reproduce, publish):
-        app.command()(command)
+    items = outcome.items_differing
+    typer.echo(
+        "outcomes by item are not there; not compared" if items is None else f"{items:,} outcomes by item differ"
+    )
+    note(f"files: {outcome.folder}")

@@ -1,14 +1,30 @@
 """The command that searches: `tune`."""
 
-from pathlib import Path
+import time
 from typing import Annotated, Any, Literal
 
 import typer
 
-from subnetbench.harness.cli.cluster import ClusterName, CodeChanges, On
-from subnetbench.harness.cli.common import Data, DataRoot, Results, Set, assignments, conditions, data_root, print_table
-from subnetbench.harness.cli.running import RunsPerGpu, Tracker
-from subnetbench.harness.errors import UserError
+from subnetbench.harness import api
+from subnetbench.harness.cli.boards import print_board
+from subnetbench.harness.cli.common import (
+    ClusterName,
+    CodeChanges,
+    Data,
+    DataRoot,
+    Items,
+    On,
+    Results,
+    RunsPerGpu,
+    Set,
+    Tracker,
+    assignments,
+    conditions,
+    note,
+    print_table,
+)
+from subnetbench.harness.core.errors import UserError
+from subnetbench.harness.core.written import parse_value
 
 Yaml = list[str] | None
 
@@ -50,9 +66,10 @@ def tune(
         ),
     ] = None,
     out: Results = None,
-    data_root_: DataRoot = None,
+    data_root: DataRoot = None,
     runs_per_gpu: RunsPerGpu = 1,
     tracker: Tracker = None,
+    items: Items = True,
     no_final: Annotated[bool, typer.Option("--no-final", help="Do not retrain the best; leave the test set.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be searched and start nothing.")] = False,
     on: On = "here",
@@ -63,80 +80,78 @@ def tune(
     cluster: ClusterName = None,
     code_changes: CodeChanges = "refuse",
 ) -> None:
-    """Search hyper-parameters on validation data, retrain the best with fresh seeds; again, it goes on.
+    """Search hyper-parameters on validation data, retrain the best with fresh seeds; again, it resumes.
 
     Examples: `subnetbench tune edge_popup emoji --trials 20 --workers 2 --set epochs=4`,
     `subnetbench tune search.yaml --on slurm --cluster mysite`
     """
-    from subnetbench.harness.tuning.tune import quick_file
-    from subnetbench.harness.tuning.tuning_file import read_tuning_file
-
-    budget = {"trials": trials, "device_hours": device_hours} if trials or device_hours else None
-    path = Path(file_or_method)
-    if dataset is None and (path.suffix in (".yaml", ".yml") or path.exists()):
-        content = read_tuning_file(path)
-        changed: dict[str, Any] = {"budget": budget, "sampler": sampler, "pruner": pruner, "seed": seed}
-        changed = {name: value for name, value in changed.items() if value is not None}
-        for option, value in (("--set", set_), ("--search", search), ("--data", data), ("--objective", objective)):
-            if value:
-                raise UserError("belongs into the tuning file", field=option)
-        if changed:
-            content = type(content).parse({**content.model_dump(exclude_unset=True), **changed})
-    elif dataset is None:
-        raise UserError("a method needs a data set; a tuning file ends in .yaml", field="DATASET", value=file_or_method)
+    compute = {"processes": processes, "device": device} if dataset or processes != 1 or device != "auto" else None
+    result = api.tune(
+        file_or_method,
+        dataset,
+        results=out,
+        storage=storage,
+        workers=workers,
+        runs_per_gpu=runs_per_gpu,
+        data_root=data_root,
+        trackers=tracker,
+        items=items,
+        final=not no_final,
+        dry_run=dry_run,
+        on=on,
+        driver=driver,
+        cluster=cluster,
+        code_changes=code_changes,
+        progress=lambda line: note(f"{time.strftime('%H:%M:%S')} {line}"),
+        trials=trials,
+        device_hours=device_hours,
+        sampler=sampler,
+        pruner=pruner,
+        seed=seed,
+        objectives=objective,
+        constraints=constraint,
+        config=assignments(set_, "--set"),
+        space=assignments(search, "--search"),
+        data=assignments(data, "--data"),
+        compute=compute,
+        enqueue=[_mapping(text) for text in enqueue or []],
+        warm_start=warm_start,
+    )
+    if result.status == "planned":
+        _print_spaces(result)
+    elif result.driver_job:
+        _print_driver(result)
     else:
-        content = quick_file(
-            file_or_method,
-            dataset,
-            budget=budget,
-            sampler=sampler,
-            pruner=pruner,
-            seed=seed,
-            objectives=objective or None,
-            constraints=[_constraint(text) for text in constraint or []] or None,
-            config=assignments(set_, "--set"),
-            data=assignments(data, "--data"),
-            space=assignments(search, "--search"),
-            enqueue=[_mapping(text) for text in enqueue or []],
-            warm_start=warm_start,
-            compute={"processes": processes, "device": device},
-        )
-    if dry_run:
-        _print_spaces(content)
-        return
-    options: dict[str, Any] = {"results": out, "storage": storage, "workers": workers, "trackers": tracker}
-    options |= {"data_root": data_root(data_root_), "final": not no_final}
-    if on == "slurm" and driver == "slurm":
-        from subnetbench.harness.cli.cluster import submit_tuning
-
-        submit_tuning(content, cluster, code_changes=code_changes, **options)
-        return
-    if on == "slurm":
-        from subnetbench.harness.clusters import read_cluster
-        from subnetbench.harness.tuning.on_slurm import slurm_launcher, slurm_workers
-
-        site = read_cluster(cluster)
-        options["workers"] = slurm_workers(content, site, workers)
-        options["make_launcher"] = slurm_launcher(content, site, code_changes, say=typer.echo)
-    from subnetbench.harness.tuning.tune import tune as carry_out
-
-    tuned = carry_out(content, runs_per_gpu=runs_per_gpu, say=typer.echo, **options)
-    _print_end(tuned)
-    if not tuned.complete:
-        raise typer.Exit(1)
+        if on == "slurm":
+            typer.echo(f"nothing is left to do; results in {result.path}")
+        _print_end(result)
+        if result.status != "complete":
+            raise typer.Exit(1)
 
 
-def _print_end(tuned: Any) -> None:
-    rows = []
-    for search in tuned.searches:
-        for trial in search.best():
-            values = ", ".join(f"{o.metric} {v:.6g}" for o, v in zip(search.objectives, trial.values, strict=True))
+def _print_driver(result: "api.TuneResult") -> None:
+    said = "submitted" if result.status == "submitted" else f"{result.driver_state} already; nothing was submitted"
+    typer.echo(f"the driver is job {result.driver_job}, {said}; results in {result.path}")
+    for what, command in (
+        ("how it stands", f"status {result.path} --watch"),
+        ("its log", f"logs driver --out {result.path}"),
+        ("to stop it", f"cancel {result.path}"),
+    ):
+        typer.echo(f"{what + ':':14} subnetbench {command}")
+
+
+def _print_end(result: "api.TuneResult") -> None:
+    rows: list[tuple[object, ...]] = []
+    for study in result.studies:
+        for trial in study.best:
+            values = ", ".join(f"{metric} {value:.6g}" for metric, value in trial.values.items())
             config = ", ".join(f"{name}={_short(value)}" for name, value in trial.params.items())
-            rows.append((search.label, trial.number, values, config))
-        if not search.best():
-            rows.append((search.label, "-", "nothing found", search.stopped or ""))
+            rows.append((study.label, trial.number, values, config))
+        if not study.best:
+            rows.append((study.label, "-", "nothing found", study.stopped or ""))
     print_table(("study", "trial", "validation", "configuration"), rows, title="best configurations")
-    if tuned.gains:
+    _print_notes(result)
+    if result.gains:
         shown = [
             (
                 g.study,
@@ -145,74 +160,67 @@ def _print_end(tuned: Any) -> None:
                 f"{g.tuned:.4f}",
                 f"{g.difference:+.4f} [{g.low:+.4f}, {g.high:+.4f}]",
                 g.seeds,
+                g.default_failed + g.tuned_failed,
                 g.trials,
                 f"{g.device_hours:.3f}",
             )
-            for g in tuned.gains
+            for g in result.gains
         ]
-        columns = ("study", "metric", "default", "tuned", "tuned - default", "seeds", "trials", "device hours")
+        columns = (
+            "study",
+            "metric",
+            "default",
+            "tuned",
+            "tuned - default",
+            "seeds",
+            "failed",
+            "trials",
+            "device hours",
+        )
         print_table(columns, shown, title="on the test set, paired by seed, 95 % intervals over seeds")
-    if tuned.endings:
-        from subnetbench.harness.cli.boards import print_board
-
-        print_board(tuned.results)
-    typer.echo(f"\nfiles: {tuned.results}")
-    if tuned.interrupted:
-        typer.echo("interrupted; the same command goes on where it stopped", err=True)
-    failed = [run_id for run_id, ending in tuned.endings.items() if ending not in ("finished", "interrupted")]
+        for gain in (g for g in result.gains if g.failed):
+            typer.echo(f"{gain.study}: seeds without a pair are left out of the means ({gain.failed})")
+    if result.final_runs:
+        print_board(result.path)
+    note(f"\nfiles: {result.path}")
+    if result.status == "interrupted":
+        note("interrupted; the same command resumes where it stopped", err=True)
+    failed = [run_id for run_id, status in result.final_runs.items() if status not in ("finished", "interrupted")]
     for run_id in failed:
-        typer.echo(f"failed: {run_id}; see `subnetbench logs {run_id} --out {tuned.results}`", err=True)
+        typer.echo(f"failed: {run_id}; see `subnetbench logs {run_id} --out {result.path}`", err=True)
 
 
-def _print_spaces(content: Any) -> None:
-    from subnetbench.harness.registry import get_method
-    from subnetbench.harness.tuning.space import build_space
+def _print_notes(result: "api.TuneResult") -> None:
+    for study in result.studies:
+        for text in study.notes:
+            typer.echo(f"{study.label}: {text}")
 
-    rows = []
-    for entry in content.entries():
-        config = get_method(entry.method).Config
-        space = build_space(entry.method, config, entry.config, entry.space, operating_points=content.operating_points)
-        for dimension in space.dimensions:
-            where = conditions(dimension.when)
-            rows.append((entry.label, dimension.name, _distribution(dimension.distribution), where))
+
+def _print_spaces(result: "api.TuneResult") -> None:
+    rows = [
+        (study.label, dimension.name, _distribution(dimension.distribution), conditions(dimension.when))
+        for study in result.studies
+        for dimension in study.space.dimensions
+    ]
     print_table(("study", "field", "searched in", "where"), rows)
-    studies = len(content.methods)
-    typer.echo(f"1 study of {content.budget}" if studies == 1 else f"{studies} studies of {content.budget} each")
+    _print_notes(result)
+    studies = len(result.studies)
+    typer.echo(f"1 study of {result.budget}" if studies == 1 else f"{studies} studies of {result.budget} each")
 
 
-def _distribution(distribution: Any) -> str:
+def _distribution(distribution: Any) -> str:  # open: any distribution of Optuna
     if hasattr(distribution, "choices"):
         return ", ".join(map(str, distribution.choices))
     step = f", step {distribution.step}" if distribution.step not in (None, 1) else ""
     return f"{distribution.low} to {distribution.high}" + (" (log)" if distribution.log else "") + step
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _constraint(text: str) -> dict[str, Any]:
-    for sign, name in (("<=", "at_most"), (">=", "at_least")):
-        metric, found, bound = text.partition(sign)
-        if found:
-            try:
-                return {"metric": metric.strip(), name: float(bound)}
-            except ValueError:
-                break
-    raise UserError("must look like metric<=number or metric>=number", field="--constraint", value=text)
-
-
-def _mapping(text: str) -> dict[str, Any]:
-    import yaml
-
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        value = None
+def _mapping(text: str) -> dict[str, Any]:  # open: parsed by a config later
+    value = parse_value(text, "--enqueue")
     if not isinstance(value, dict):
         raise UserError("must be a mapping, e.g. {lr: 0.1}", field="--enqueue", value=text)
     return value
-
-
-def add_commands(app: typer.Typer) -> None:
-    app.command()(tune)

@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
-from subnetbench.harness.cli.common import Data, DataRoot, Json, assignments, data_root, print_json, print_table
-from subnetbench.harness.errors import UserError
+from subnetbench.harness import api, testing
+from subnetbench.harness.cli.common import Data, DataRoot, Json, assignments, note, print_json, print_table
+from subnetbench.harness.cli.curves import print_matrices
 
 Run = Annotated[str, typer.Argument(help="Run folder, weights file, or (the beginning of) a run id.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Results folder in which run ids are looked up.")]
@@ -25,7 +26,7 @@ def evaluate(
         typer.Option("--variant", help="Only this one, repeatable; also capacities that were never trained."),
     ] = None,
     out: Out = None,
-    data_root_: DataRoot = None,
+    data_root: DataRoot = None,
     device: Device = "auto",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
     json_: Json = False,
@@ -34,29 +35,23 @@ def evaluate(
 
     Example: `subnetbench evaluate results/quickstart/runs/triplet-emoji-s0-3fa9c2d1e4 --split validation`
     """
-    from subnetbench.harness.cli.matrices import print_matrices
-    from subnetbench.harness.leaderboard.matrix import matrices_of_scores
-    from subnetbench.harness.use import evaluate_run
-
-    scores = evaluate_run(
+    evaluation = api.evaluate(
         run,
         dataset=dataset,
         data=assignments(data, "--data"),
         split=split,
         variants=variant,
         results=out,
-        data_root=data_root(data_root_),
+        data_root=data_root,
         device=device,
         threads=threads,
     )
-    rows = [(s.variant, s.gallery_variant, s.split, s.metric, s.value) for s in scores]
     if json_:
-        columns = ("variant", "gallery_variant", "split", "metric", "value")
-        print_json([dict(zip(columns, row, strict=True)) for row in rows])
-    else:
-        shown = [(*row[:4], f"{row[4]:.6g}") for row in rows]
-        print_table(("variant", "gallery", "split", "metric", "value"), shown)
-        print_matrices(matrices_of_scores(scores, f"{run} · {split}"))
+        print_json(evaluation.frame.to_dict("records"))
+        return
+    shown = [(s.variant, s.gallery_variant, s.split, s.metric, f"{s.value:.6g}") for s in evaluation.scores]
+    print_table(("variant", "gallery", "split", "metric", "value"), shown)
+    print_matrices(evaluation.matrices())
 
 
 def embed(
@@ -67,16 +62,14 @@ def embed(
     split: SplitName = "test",
     variant: VariantName = None,
     out: Out = None,
-    data_root_: DataRoot = None,
+    data_root: DataRoot = None,
     device: Device = "auto",
 ) -> None:
     """Write a variant's outputs (embeddings, or logits of a classifier) for all images of a split.
 
     Example: `subnetbench embed triplet-emoji-s0 embeddings.npz --out results/quickstart`
     """
-    from subnetbench.harness.use import embed_run
-
-    shape = embed_run(
+    embedding = api.embed(
         run,
         file,
         dataset=dataset,
@@ -84,10 +77,10 @@ def embed(
         split=split,
         variant=variant,
         results=out,
-        data_root=data_root(data_root_),
+        data_root=data_root,
         device=device,
     )
-    typer.echo(f"{file}: outputs {shape}")
+    note(f"{file}: outputs {embedding.outputs.shape}")
 
 
 def export(
@@ -98,19 +91,13 @@ def export(
     ] = None,
     to: Annotated[Path | None, typer.Option("--to", help="Folder to write to [default: the run's `export`].")] = None,
     out: Out = None,
-    data_root_: DataRoot = None,
+    data_root: DataRoot = None,
 ) -> None:
     """Write a variant as a plain network for use elsewhere; outputs are compared after export.
 
     Example: `subnetbench export edge_popup-emoji-s0 --variant subnetwork --out results/quickstart`
     """
-    from subnetbench.harness.export import FORMATS, export_variant
-
-    for name in formats or []:
-        if name not in FORMATS:
-            raise UserError("no such format", field="--format", value=name, allowed=", ".join(FORMATS))
-    root = data_root(data_root_)
-    exported = export_variant(run, variant, formats=formats or list(FORMATS), folder=to, results=out, data_root=root)
+    exported = api.export(run, variant, formats=formats or api.FORMATS, to=to, results=out, data_root=data_root)
     rows = [(each.format, each.path or "-", each.detail) for each in exported]
     print_table(("format", "file", "result"), rows)
     if any(each.path is None and each.format in (formats or ()) for each in exported):
@@ -119,20 +106,13 @@ def export(
 
 def check(
     file: Annotated[Path, typer.Argument(help="Python file that registers methods or data sets.")],
-    data_root_: DataRoot = None,
+    data_root: DataRoot = None,
 ) -> None:
     """Run the conformance suite on a plug-in file: the checks that all built-in methods and data sets pass.
 
     Example: `subnetbench check my_method.py`
     """
-    from subnetbench.harness.conformance import check_plugin
-
-    results = check_plugin(file, data_root(data_root_))
+    results = testing.check(file, data_root=data_root)
     print_table(("what", "check", "result"), [(r.subject, r.check, "ok" if r.ok else r.detail) for r in results])
     if not all(result.ok for result in results):
         raise typer.Exit(1)
-
-
-def add_commands(app: typer.Typer) -> None:
-    for command in (evaluate, embed, export, check):
-        app.command()(command)

@@ -1,17 +1,16 @@
 """What a network costs: parameters, zeros, multiply-accumulates, time and memory. Nothing here changes it."""
 
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
+from torch.nn.utils.parametrize import ParametrizationList
 
-from subnetbench.harness.evaluation.embed import require_evaluation_mode
+from subnetbench.harness.evaluation.macs import mac_metrics
+from subnetbench.harness.evaluation.outputs import require_evaluation_mode
+from subnetbench.harness.evaluation.products import nonzeros, packed_biases, packed_tables, packed_weights
 
 _ATTENTION_WEIGHTS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
 
@@ -19,7 +18,10 @@ _ATTENTION_WEIGHTS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_pro
 def cost(
     module: nn.Module, image_shape: tuple[int, int, int], *, device: torch.device | str = "cpu", batch_size: int = 32
 ) -> dict[str, float]:
-    """All costs of a network on `device` that sees images of `image_shape` (channels, height, width)."""
+    """All costs of a network on `device` that sees images of `image_shape` (channels, height, width).
+
+    Raises `NotCounted` where its multiply-accumulates are not known.
+    """
     return {
         **size_metrics(module),
         **mac_metrics(module, torch.zeros(1, *image_shape, device=device)),
@@ -28,87 +30,76 @@ def cost(
 
 
 def prunable_weights(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """Names and values of all convolution, linear and attention weights: no biases, norms or embeddings."""
+    """Names and values, as they are used, of all convolution, linear, attention, recurrent and bilinear weights.
+
+    Quantised ones are among them; biases, norms and embeddings are not. A masked weight has its zeros.
+    """
     for name, part in module.named_modules():
-        names: tuple[str, ...] = ()
-        if isinstance(part, nn.modules.conv._ConvNd | nn.Linear):
-            names = ("weight",)
-        elif isinstance(part, nn.MultiheadAttention):
-            names = _ATTENTION_WEIGHTS
-        for weight_name in names:
-            weight = getattr(part, weight_name)
+        prefix = f"{name}." if name else ""
+        for weight_name in _weight_names(part):
+            weight = _as_used(part, weight_name)
             if weight is not None:
-                yield f"{name}.{weight_name}" if name else weight_name, weight.detach()
-
-
-def layer_sparsities(module: nn.Module) -> dict[str, float]:
-    """Share of exact zeros in every prunable weight, in [0, 1], by its name."""
-    return {name: 1 - int(weight.count_nonzero()) / weight.numel() for name, weight in prunable_weights(module)}
+                yield f"{prefix}{weight_name}", weight.detach()
+        for attribute, packed in _packed(part):
+            for weight in packed_weights(packed):
+                yield f"{prefix}{attribute}", weight
 
 
 def size_metrics(module: nn.Module) -> dict[str, float]:
-    """`parameters`, `nonzero_parameters`, and `sparsity` over all prunable weights together (0 without any)."""
-    parameters = list(module.parameters())
+    """`parameters`, `nonzero_parameters`, and `sparsity` over all prunable weights together (0 without any).
+
+    Quantised parameters count as such. Of a parameter under a mask or another parametrisation of its own shape, those
+    are non-zero that are so where it is used.
+    """
+    used = {id(each): value for part in module.modules() for each, value in _parameters(part)}.values()
+    packed = [packed for part in module.modules() for _, packed in _packed(part)]
+    quantised = [each for one in packed for each in (*packed_weights(one), *packed_biases(one), *packed_tables(one))]
     weights = [weight for _, weight in prunable_weights(module)]
     total = sum(weight.numel() for weight in weights)
-    kept = sum(int(weight.count_nonzero()) for weight in weights)
+    kept = sum(nonzeros(weight) for weight in weights)
     return {
-        "parameters": float(sum(p.numel() for p in parameters)),
-        "nonzero_parameters": float(sum(int(p.count_nonzero()) for p in parameters)),
+        "parameters": float(sum(each.numel() for each in (*used, *quantised))),
+        "nonzero_parameters": float(sum(nonzeros(each) for each in (*used, *quantised))),
         "sparsity": 1 - kept / total if total else 0.0,
     }
 
 
-def mac_metrics(module: nn.Module, image: torch.Tensor) -> dict[str, float]:
-    """`macs_executed` and `macs_nonzero` of one forward pass of `image` (1, channels, height, width).
-
-    Executed: what dense kernels do, padding included, counted by torch's formulas for convolutions, matrix products
-    and attention (FLOP / 2); element-wise work, norms and pooling count nothing. Non-zero: the same, each
-    operation scaled by the share of non-zero elements of the parameter it multiplies with; products of activations
-    count in full. No kernel here skips zeros, so this is a bound for one that would.
-    """
-    require_evaluation_mode(module)
-    fast_path = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # fused attention has no formula; its parts have
-    try:
-        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), _MacCounter(module) as counter:
-            module(image)
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast_path)
-    return {"macs_executed": counter.executed / len(image), "macs_nonzero": counter.nonzero / len(image)}
+def _weight_names(part: nn.Module) -> Sequence[str]:
+    if isinstance(part, nn.modules.conv._ConvNd | nn.Linear | nn.Bilinear):
+        return ("weight",)
+    if isinstance(part, nn.MultiheadAttention):
+        return _ATTENTION_WEIGHTS
+    if isinstance(part, nn.RNNBase):
+        return [name for name in part._flat_weights_names if name.startswith("weight")]
+    return ("weight_ih", "weight_hh") if isinstance(part, nn.RNNCellBase) else ()
 
 
-class _MacCounter(TorchDispatchMode):
-    """Adds up multiply-accumulates of all operations that torch has a FLOP formula for."""
+def _as_used(part: nn.Module, name: str) -> torch.Tensor | None:
+    """A parameter by name; under a mask of `torch.nn.utils.prune`, what the next forward pass makes of it."""
+    original, mask = getattr(part, f"{name}_orig", None), getattr(part, f"{name}_mask", None)
+    if isinstance(original, torch.Tensor) and isinstance(mask, torch.Tensor):
+        return original * mask
+    found = getattr(part, name)
+    return found if isinstance(found, torch.Tensor) else None
 
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.executed = self.nonzero = 0.0
-        self._storages = {p.untyped_storage().data_ptr() for p in module.parameters()}
-        self._storages |= {b.untyped_storage().data_ptr() for b in module.buffers()}
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        packet = func._overloadpacket
-        if packet not in flop_registry and func is not torch.ops.prim.device.default:
-            with self:
-                result = func.decompose(*args, **kwargs)
-                if result is not NotImplemented:
-                    return result
-        result = func(*args, **kwargs)
-        if packet in flop_registry:
-            macs = flop_registry[packet](*args, **kwargs, out_val=result) / 2
-            self.executed += macs
-            for operand in args:
-                if isinstance(operand, torch.Tensor) and operand.ndim > 1 and self._is_parameter(operand):
-                    macs *= int(operand.count_nonzero()) / operand.numel()
-            self.nonzero += macs
-        return result
+@torch.no_grad()
+def _parameters(part: nn.Module) -> Iterator[tuple[nn.Parameter, torch.Tensor]]:
+    """The parameters of one module without its parts, each with what it is where it is used."""
+    for name, parameter in part.named_parameters(recurse=False):
+        used: torch.Tensor | None = parameter
+        if name.endswith("_orig"):
+            used = _as_used(part, name.removesuffix("_orig")) if hasattr(part, f"{name[:-5]}_mask") else parameter
+        elif isinstance(part, ParametrizationList) and name == "original":
+            used = part()
+        yield parameter, used if used is not None and used.shape == parameter.shape else parameter
 
-    def _is_parameter(self, tensor: torch.Tensor) -> bool:
-        return tensor.untyped_storage().data_ptr() in self._storages
+
+def _packed(part: nn.Module) -> Iterator[tuple[str, torch.ScriptObject]]:
+    """Packed parameters of a quantised layer by the name of their attribute."""
+    for name, value in vars(part).items():
+        if isinstance(value, torch.ScriptObject):
+            yield name, value
 
 
 def time_metrics(
@@ -124,7 +115,7 @@ def time_metrics(
     """`latency_ms` (median) and `latency_ms_p95` at batch 1, `throughput` in images a second at `batch_size`.
 
     On CUDA also `peak_memory_bytes`, the most bytes allocated at `batch_size`, weights included; there is no such
-    figure for the CPU. The module must be on `device` and in evaluation mode. Wall clock around single forward
+    number for the CPU. The module must be on `device` and in evaluation mode. Wall clock around single forward
     passes whose input is already on the device, the device synchronised before and after; `warm_up` passes are not
     counted. Each of the two batch sizes takes `repetitions` passes, or fewer (at least 3) once `seconds` are over.
     """

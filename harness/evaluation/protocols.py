@@ -1,157 +1,165 @@
 """How each task is measured: the same code for every method, over its variants."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+import logging
+from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from subnetbench.harness.data import Split
-from subnetbench.harness.errors import UserError
-from subnetbench.harness.evaluation.classification import classification_metrics
-from subnetbench.harness.evaluation.cost import mac_metrics, size_metrics, time_metrics
-from subnetbench.harness.evaluation.relevance import Relevance
-from subnetbench.harness.evaluation.retrieval import retrieval_metrics, split_metrics
-from subnetbench.harness.evaluation.trivial import trivial_baseline
-from subnetbench.harness.feature_cache import cached_outputs
-from subnetbench.harness.method import Variant
+from subnetbench.harness.core.errors import UserError
+from subnetbench.harness.data.splits import Split
+from subnetbench.harness.evaluation.classification import classification_outcomes
+from subnetbench.harness.evaluation.cost import size_metrics, time_metrics
+from subnetbench.harness.evaluation.evaluator import Evaluator
+from subnetbench.harness.evaluation.items import Measured, SplitItems
+from subnetbench.harness.evaluation.macs import NotCounted, mac_metrics
+from subnetbench.harness.evaluation.retrieval import split_outcomes
+from subnetbench.harness.evaluation.text_image import galleries, text_image_outcomes
+from subnetbench.harness.evaluation.trivial import cached_baselines
+from subnetbench.harness.evaluation.variant import Origin, Variant
 from subnetbench.harness.records import Score
 from subnetbench.harness.records.record import TRIVIAL
 
-if TYPE_CHECKING:
-    from subnetbench.harness.context import Context
-
 # Latency is measured for this long at each batch size: enough for a median, little beside a short run.
 TIMING_SECONDS = 0.3
+
+_log = logging.getLogger(__name__)
 
 Pairs = Callable[[list[Variant]], list[tuple[Variant, Variant]]]
 
 
 def evaluate_variants(
-    variants: list[Variant], context: "Context", split: str, *, pairs: Pairs, costs: bool = True
+    variants: list[Variant], evaluator: Evaluator, split: str, *, pairs: Pairs, costs: bool = True
 ) -> list[Score]:
     """All scores of a run on one split: the task's metrics, the cost of each variant, the trivial baselines.
 
-    Outputs are computed once a variant and split. Raises `UserError` when two variants whose embeddings are not
-    in one space are to be compared.
+    Scores that are means over items carry the value of each item. Outputs are computed once a variant and split. Trivial
+    baselines come from rank 0 alone. Raises `UserError` when two variants whose embeddings are not in one space are to be
+    compared.
     """
-    data = context.data
+    data = evaluator.data
     part = data.split(split)
     scores: list[Score] = []
-    outputs = _Outputs(context)
+    outputs, items = _Outputs(evaluator), SplitItems(part, data.task)
     if data.task == "retrieval":
         for query, gallery in pairs(variants):
-            scores += _scores(_search(query, gallery, part, outputs), split, query.name, gallery.name)
+            origin = query.origin if query.origin == gallery.origin else None
+            scores += _scores(_search(query, gallery, part, outputs, items), split, query.name, gallery.name, origin)
     else:
         for variant in variants:
-            scores += _scores(_single(variant, part, outputs), split, variant.name)
-    if costs:
+            for found in (_single(variant, part, outputs, items), Measured(_counts(part))):
+                scores += _scores(found, split, variant.name, origin=variant.origin)
+    if costs and evaluator.costs:
         for variant in variants:
-            scores += _scores(_costs(variant, outputs.module(variant), context), "", variant.name)
-    if split == "test":
-        scores += _scores(trivial_baseline(data), split, TRIVIAL)
+            found = Measured(_costs(variant, outputs.module(variant), evaluator))
+            scores += _scores(found, "", variant.name, origin=variant.origin)
+    if split == "test" and evaluator.world.is_main:  # the only rank that records
+        folder = None if evaluator.cache is None else evaluator.cache.folder
+        for name, values in cached_baselines(data, folder).items():
+            scores += _scores(Measured(values), split, f"{TRIVIAL}:{name}")
     return scores
 
 
-def validation_metrics(variants: list[Variant], context: "Context") -> dict[str, float]:
+def validation_metrics(variants: list[Variant], evaluator: Evaluator) -> dict[str, float]:
     """The task's metrics of the first variant on the validation split."""
-    part = context.data.validation
-    outputs = _Outputs(context)
-    if context.data.task == "retrieval":
-        return _search(variants[0], variants[0], part, outputs)
-    return _single(variants[0], part, outputs)
+    part = evaluator.data.validation
+    outputs, items = _Outputs(evaluator), SplitItems(part, evaluator.data.task)
+    if evaluator.data.task == "retrieval":
+        measured = _search(variants[0], variants[0], part, outputs, items)
+    else:
+        measured = _single(variants[0], part, outputs, items)
+    return {name: float(value) for name, value in measured.metrics.items()}
 
 
-def _costs(variant: Variant, module: nn.Module, context: "Context") -> dict[str, Any]:
+def _costs(variant: Variant, module: nn.Module, evaluator: Evaluator) -> dict[str, float | str]:
     size = variant.preprocessing.size
-    shape = (context.data.channels, size, size)
-    image = torch.zeros(1, *shape, device=context.device)
+    shape = (evaluator.data.channels, size, size)
+    image = torch.zeros(1, *shape, device=evaluator.device)
     capacity = {} if variant.capacity is None else {"capacity": variant.capacity}
-    times = time_metrics(module, shape, device=context.device, seconds=TIMING_SECONDS)
-    return {**size_metrics(module), **mac_metrics(module, image), **times, **capacity, **variant.details}
+    times = time_metrics(module, shape, device=evaluator.device, seconds=TIMING_SECONDS)
+    return {**size_metrics(module), **_macs(variant.name, module, image), **times, **capacity, **variant.details}
 
 
-def _search(query: Variant, gallery: Variant, split: Split, outputs: "_Outputs") -> dict[str, float]:
+def _macs(name: str, module: nn.Module, image: Tensor) -> dict[str, float]:
+    """Multiply-accumulates; where they cannot be known, how many operations and layers nothing counts."""
+    try:
+        return mac_metrics(module, image)
+    except NotCounted as error:
+        _log.warning("%s: %s; the record has no MACs of it", name, error)
+        return {"uncounted_operations": float(len(error.operations))}
+
+
+def _search(query: Variant, gallery: Variant, split: Split, outputs: "_Outputs", items: SplitItems) -> Measured:
     """Metrics of queries embedded by one variant that search a gallery embedded by another."""
     if query is not gallery and query.space != gallery.space:
         raise UserError(
             f"variants {query.name!r} and {gallery.name!r} do not share an embedding space; "
             "scores between them mean nothing"
         )
-    place = split if split.gallery is None else split.gallery
-    return split_metrics(outputs(query, split), outputs(gallery, place), split)
+    searched = split if split.gallery is None else split.gallery
+    metrics, by_query = split_outcomes(outputs(query, split), outputs(gallery, searched), split)
+    return Measured(metrics, items.values(by_query))
 
 
-def _single(variant: Variant, split: Split, outputs: "_Outputs") -> dict[str, float]:
+def _single(variant: Variant, split: Split, outputs: "_Outputs", items: SplitItems) -> Measured:
     rows = outputs(variant, split)
     if split.captions is None:
-        return classification_metrics([(rows, torch.from_numpy(split.labels))])
-    if variant.text_encoder is None:
+        metrics, by_image = classification_outcomes([(rows, torch.from_numpy(split.labels))])
+        return Measured(metrics, items.values(by_image))
+    encoder = variant.text_encoder
+    if encoder is None:
         raise UserError(f"variant {variant.name!r} has no text encoder, so it cannot be searched by text")
-    return search_by_text(rows, split.captions, variant.text_encoder)
+    metrics, by_query = text_image_outcomes(rows, split.captions, encoder, protocol=split.caption_protocol)
+    return Measured(metrics, items.values(by_query))
 
 
-def search_by_text(
-    images: Tensor, captions: Sequence[Sequence[str]], encoder: Callable[[Sequence[str]], Tensor]
-) -> dict[str, float]:
-    """Recall at 1, 5 and 10 in both directions; a caption's positives are all images that have it.
-
-    Where images have several captions, also by the protocol that asks only the first of each (`first_caption_`).
-    """
-    texts = sorted({caption for own in captions for caption in own})
-    place = {text: i for i, text in enumerate(texts)}
-    embedded = encoder(texts).to(images.device)
-    results = _recall_both_ways(images, embedded, [[place[text] for text in own] for own in captions])
-    if any(len(own) > 1 for own in captions):
-        firsts = [own[:1] for own in captions]
-        asked = sorted({text for own in firsts for text in own})
-        place = {text: i for i, text in enumerate(asked)}
-        rows = torch.tensor(np.searchsorted(texts, asked), device=images.device)
-        found = _recall_both_ways(images, embedded[rows], [[place[text] for text in own] for own in firsts])
-        results |= {f"first_caption_{name}": value for name, value in found.items()}
-    return results
-
-
-def _recall_both_ways(images: Tensor, texts: Tensor, texts_of_image: Sequence[Sequence[int]]) -> dict[str, float]:
-    of_image = [np.unique(np.array(own, dtype=np.int64)) for own in texts_of_image]
-    of_text: list[list[int]] = [[] for _ in texts]
-    for image, places in enumerate(of_image):
-        for i in places:
-            of_text[i].append(image)
-    names = [f"recall_at_{k}" for k in (1, 5, 10) if k <= min(len(texts), len(images))]
-    found = retrieval_metrics(texts, images, Relevance.from_lists(of_text, None, len(images)), names)
-    back = retrieval_metrics(images, texts, Relevance.from_lists(of_image, None, len(texts)), names)
-    return {f"text_to_image_{name}": found[name] for name in names} | {
-        f"image_to_text_{name}": back[name] for name in names
+def _counts(split: Split) -> dict[str, float]:
+    """Of how many items the scores of a split are shares; retrieval counts its queries itself."""
+    if split.captions is None:
+        return {"items": float(len(split))}
+    texts = {
+        f"{prefix}texts": float(len(gallery.texts))
+        for prefix, gallery in galleries(split.captions, split.caption_protocol).items()
     }
+    return {"items": float(sum(bool(own) for own in split.captions)), **texts}
 
 
 class _Outputs:
     """Outputs of variants on splits, each computed once, and the variants' modules, each built once."""
 
-    def __init__(self, context: "Context") -> None:
-        self._context = context
+    def __init__(self, evaluator: Evaluator) -> None:
+        self._evaluator = evaluator
         self._modules: dict[str, nn.Module] = {}
         self._rows: dict[tuple[str, int], Tensor] = {}
 
     def module(self, variant: Variant) -> nn.Module:
         if variant.name not in self._modules:
-            self._modules[variant.name] = variant.build().to(self._context.device)
+            self._modules[variant.name] = variant.build().to(self._evaluator.device)
         return self._modules[variant.name]
 
     def __call__(self, variant: Variant, split: Split) -> Tensor:
         key = (variant.name, id(split))
         if key not in self._rows:
             arguments = (self.module(variant), variant.preprocessing, split)
-            rows = cached_outputs(self._context, *arguments) if variant.frozen else self._context.outputs(*arguments)
-            self._rows[key] = rows
+            compute = self._evaluator.cached_outputs if variant.frozen else self._evaluator.outputs
+            self._rows[key] = compute(*arguments)
         return self._rows[key]
 
 
-def _scores(figures: Mapping[str, Any], split: str, variant: str, gallery: str = "") -> list[Score]:
+def _scores(
+    measured: Measured, split: str, variant: str, gallery: str = "", origin: Origin | None = None
+) -> list[Score]:
+    method = "" if origin is None else origin.method
     return [
-        Score(metric=name, value=float(value), split=split, variant=variant, gallery_variant=gallery)
-        for name, value in figures.items()
+        Score(
+            metric=name,
+            value=float(value),
+            split=split,
+            variant=variant,
+            gallery_variant=gallery,
+            origin=method,
+            items=measured.items.get(name),
+        )
+        for name, value in measured.metrics.items()
         if isinstance(value, int | float)
     ]

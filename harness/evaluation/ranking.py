@@ -61,15 +61,15 @@ def ranks(scores: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
 
 def _ranks_by_block(scores: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
     """In few large operations, as a GPU likes it: count for few items, sort for many."""
-    places = torch.arange(scores.shape[1], device=scores.device)
+    indices = torch.arange(scores.shape[1], device=scores.device)
     items = items.clamp(min=0)
     if items.shape[1] > MOST_COUNTED:
         rank_of = torch.empty_like(scores, dtype=torch.int64)
-        return rank_of.scatter_(1, descending_order(scores), places.expand(scores.shape)).gather(1, items)
+        return rank_of.scatter_(1, descending_order(scores), indices.expand(scores.shape)).gather(1, items)
     result = torch.empty_like(items)
-    for column, item in enumerate(items.split(1, dim=1)):
+    for column, item in enumerate(torch.split(items, 1, dim=1)):
         score = scores.gather(1, item)
-        result[:, column] = (scores > score).sum(1) + ((scores == score) & (places < item)).sum(1)
+        result[:, column] = (scores > score).sum(1) + ((scores == score) & (indices < item)).sum(1)
     return result
 
 
@@ -124,14 +124,16 @@ def _count_and_sort(row: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     among[candidates[_row_order(row[candidates])]] = np.arange(len(candidates))
     others = np.bincount(bucket, minlength=_BUCKETS)
     others[mixed] = 0
-    return among[wanted] + others.cumsum()[of_wanted]
+    result: np.ndarray = among[wanted] + others.cumsum()[of_wanted]
+    return result
 
 
 def _sort(row: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """Ranks of many items: sort the row."""
     rank_of = np.empty(len(row), dtype=np.int64)
     rank_of[_row_order(row)] = np.arange(len(row))
-    return rank_of[wanted]
+    result: np.ndarray = rank_of[wanted]
+    return result
 
 
 def _row_order(row: np.ndarray) -> np.ndarray:

@@ -7,8 +7,8 @@ from typing import Literal, Self
 import numpy as np
 import torch
 
-from subnetbench.harness.data import GroundTruth, Split
-from subnetbench.harness.errors import DataError, UserError
+from subnetbench.harness.core.errors import DataError, UserError
+from subnetbench.harness.data.splits import GroundTruth, Split
 from subnetbench.harness.evaluation.search import hide
 
 Difficulty = Literal["easy", "medium", "hard"]
@@ -66,16 +66,15 @@ class Relevance:
         )
 
     @classmethod
-    def from_split(cls, split: Split) -> Self:
-        """The main setting of a split: its ground truth, else the labels of the split and of its gallery."""
-        return cls.settings(split)[""]
-
-    @classmethod
     def settings(cls, split: Split) -> dict[str, Self]:
-        """Every setting in which a split is scored, by the prefix of its figures; the main one has the prefix ""."""
+        """Every setting in which a split is scored, by the prefix of its metrics; the main one has the prefix "".
+
+        The relevant items are those of its ground truth, else those with the label of the query, but for its own file.
+        """
         gallery, truth = split.gallery, split.ground_truth
         if gallery is None or truth is None:
-            return {"": cls.from_labels(split.labels, None if gallery is None else gallery.labels)}
+            own = split.own_in_gallery()
+            return {"": cls.from_labels(split.labels, None if gallery is None else gallery.labels, own)}
         return {
             prefix: cls.from_lists(setting.positives, setting.ignored, len(gallery))
             for prefix, setting in truth.items()
@@ -104,19 +103,6 @@ class Relevance:
             ignored=tuple(junk),
         )
 
-    @classmethod
-    def revisited(
-        cls,
-        easy: Sequence[np.ndarray],
-        hard: Sequence[np.ndarray],
-        junk: Sequence[np.ndarray],
-        difficulty: Difficulty,
-        gallery_size: int,
-    ) -> Self:
-        """One difficulty of ROxford5k and RParis6k, see `revisited_truth`."""
-        truth = revisited_truth(easy, hard, junk, difficulty)
-        return cls.from_lists(truth.positives, truth.ignored, gallery_size)
-
     def __len__(self) -> int:
         """The number of queries."""
         return len(self.group)
@@ -127,7 +113,8 @@ class Relevance:
         sizes = np.append(np.diff(self.starts), 0)[self.group]
         if self.own is not None:
             sizes = sizes - self._own_is_member()
-        return sizes
+        counts: np.ndarray = sizes
+        return counts
 
     def positives(self, queries: np.ndarray) -> np.ndarray:
         """Gallery indices (len(queries), most) int64 of the positives, one row a query, padded with -1."""
@@ -154,7 +141,8 @@ class Relevance:
         assert self.own is not None
         group_of_item = np.empty(self.gallery_size, dtype=np.int64)
         group_of_item[self.members] = np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts))
-        return (self.own >= 0) & (group_of_item[self.own] == self.group)
+        result: np.ndarray = (self.own >= 0) & (group_of_item[self.own] == self.group)
+        return result
 
 
 def revisited_truth(

@@ -2,7 +2,7 @@
 
 Every metric is a function of the ranks of a query's positives, and the rank of an item is the number of items
 scored higher (or equally, with a lower gallery index). Ignored items and the query's own image are not ranked.
-Definitions: `docs/how_figures_are_computed.md`. All values are fractions.
+Definitions: `docs/how_metrics_are_computed.md`. All values are fractions.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,13 +13,12 @@ from typing import Literal
 import numpy as np
 import torch
 
-from subnetbench.harness.data import Split
-from subnetbench.harness.errors import DataError, UserError, unknown
+from subnetbench.harness.core.errors import DataError, UserError, unknown
+from subnetbench.harness.core.metrics import parse_metric
+from subnetbench.harness.data.splits import Split
 from subnetbench.harness.evaluation import ranking
-from subnetbench.harness.evaluation.metrics import parse_metric
 from subnetbench.harness.evaluation.relevance import Relevance
 from subnetbench.harness.evaluation.search import (
-    BLOCK_BYTES,
     Similarity,
     check_k,
     comparable,
@@ -78,49 +77,25 @@ def retrieval_per_query(
 def split_metrics(
     query: torch.Tensor, gallery: torch.Tensor, split: Split, metrics: Sequence[str] | None = None
 ) -> dict[str, float]:
-    """The metrics of a split's queries in its gallery, in every setting in which it is scored.
+    """The metrics of `split_outcomes`, without the values by query."""
+    return split_outcomes(query, gallery, split, metrics)[0]
+
+
+def split_outcomes(
+    query: torch.Tensor, gallery: torch.Tensor, split: Split, metrics: Sequence[str] | None = None
+) -> tuple[dict[str, float], PerQuery]:
+    """The metrics of a split's queries in its gallery, in every setting in which it is scored; and each by query.
 
     Without `metrics`, those that the split names, else `DEFAULT_METRICS`, as far as their k fits the gallery.
     """
-    figures: dict[str, float] = {}
+    found_metrics: dict[str, float] = {}
+    by_query: PerQuery = {}
     for prefix, relevance in Relevance.settings(split).items():
         names = metrics or [name for name in split.metrics if (parse_metric(name)[1] or 0) <= _most(relevance)]
-        found = retrieval_metrics(query, gallery, relevance, names or None)
-        figures |= {prefix + name: value for name, value in found.items()}
-    return figures
-
-
-def metrics_of_order(order: np.ndarray, relevance: Relevance, metrics: Sequence[str] | None = None) -> dict[str, float]:
-    """The named metrics of rankings that were made elsewhere, as by a cascade.
-
-    `order` (q, m) are gallery indices, best first, none twice in a row; ignored items and own images may be among
-    them. m may be smaller than the gallery, but then only metrics that look at the first places are defined.
-    """
-    return average(per_query_of_order(order, relevance, metrics))
-
-
-def per_query_of_order(order: np.ndarray, relevance: Relevance, metrics: Sequence[str] | None = None) -> PerQuery:
-    """As `metrics_of_order`, but float64 (q,) a metric, with NaN for queries without positives."""
-    length, gallery_size = order.shape[1], relevance.gallery_size
-    _check_sizes(len(order), gallery_size, relevance)
-    formulas = _formulas(metrics, relevance)
-    most = int(relevance.counts.max(initial=0))
-    places = torch.arange(0, -length, -1, dtype=torch.float32)
-
-    def blocks(queries: np.ndarray) -> Iterator[tuple[slice, torch.Tensor]]:
-        size = max(1, BLOCK_BYTES // (4 * gallery_size))
-        for start in range(0, len(queries), size):
-            rows = queries[start : start + size]
-            scores = torch.full((len(rows), gallery_size), -torch.inf)
-            scores.scatter_(1, torch.from_numpy(order[rows]).long(), places.expand(len(rows), length))
-            relevance.hide_ignored(scores, rows)
-            ranked = int((scores > -torch.inf).sum(1).min())
-            for formula in formulas:
-                if length < gallery_size and formula.depth(most, gallery_size) > ranked:
-                    raise UserError(f"needs more than the first {ranked} places", field="metrics", value=formula.name)
-            yield slice(start, start + len(rows)), scores
-
-    return _per_query(blocks, relevance, formulas)
+        found = retrieval_per_query(query, gallery, relevance, names or None)
+        found_metrics |= {prefix + name: value for name, value in average(found).items()}
+        by_query |= {prefix + name: values for name, values in found.items()}
+    return found_metrics, by_query
 
 
 def average(per_query: PerQuery) -> dict[str, float]:
@@ -146,28 +121,32 @@ class _Hits:
     @cached_property
     def precision(self) -> np.ndarray:
         """Precision at each positive, 0 in the padding."""
-        return (np.arange(self.ranks.shape[1]) + 1) / (self.ranks + 1) * self.real
+        result: np.ndarray = (np.arange(self.ranks.shape[1]) + 1) / (self.ranks + 1) * self.real
+        return result
 
     @cached_property
     def trapezoid(self) -> np.ndarray:
-        """Mean of the precisions at each positive and just before it (1 at the first place)."""
+        """Mean of the precisions at each positive and just before it (1 at the first rank)."""
         before = np.where(self.ranks == 0, 1, np.arange(self.ranks.shape[1]) / np.maximum(self.ranks, 1))
-        return (self.precision + before * self.real) / 2
+        result: np.ndarray = (self.precision + before * self.real) / 2
+        return result
 
     def among(self, first: np.ndarray | int) -> np.ndarray:
-        """Which positives are among the `first` places: bool (b, m)."""
+        """Which positives are among the `first` ranks: bool (b, m)."""
         return self.real & (self.ranks < np.reshape(first, (-1, 1)))
 
     def oxford(self, k: int) -> np.ndarray:
-        places = np.minimum(np.take_along_axis(self.ranks, self.counts[:, None] - 1, 1)[:, 0] + 1, k)
-        return self.among(places).sum(1) / places
+        depth = np.minimum(np.take_along_axis(self.ranks, self.counts[:, None] - 1, 1)[:, 0] + 1, k)
+        result: np.ndarray = self.among(depth).sum(1) / depth
+        return result
 
     def over_hits(self, k: int) -> np.ndarray:
         hits = self.among(k)
-        return (self.precision * hits).sum(1) / np.maximum(hits.sum(1), 1)
+        result: np.ndarray = (self.precision * hits).sum(1) / np.maximum(hits.sum(1), 1)
+        return result
 
 
-# What each metric looks at: the whole ranking, the first R places (R = number of positives), or the first k.
+# What each metric looks at: the whole ranking, the first R ranks (R = number of positives), or the first k.
 _FORMULAS: dict[str, tuple[Literal["all", "r", "k"], Callable[[_Hits, int], np.ndarray]]] = {
     "recall_at_k": ("k", lambda h, k: h.among(k).sum(1) > 0),
     "precision_at_k": ("k", lambda h, k: h.among(k).sum(1) / k),
@@ -189,7 +168,7 @@ class _Formula:
     k: int
 
     def depth(self, positives: int, gallery_size: int) -> int:
-        """How many first places have to be known."""
+        """How many first ranks have to be known."""
         return {"all": gallery_size, "r": positives, "k": self.k}[_FORMULAS[self.key][0]]
 
     def __call__(self, hits: _Hits) -> np.ndarray:

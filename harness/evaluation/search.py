@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from subnetbench.harness.errors import RunFailure, UserError
+from subnetbench.harness.core.errors import RunFailure, UserError
 from subnetbench.harness.evaluation.ranking import best
 
 Similarity = Literal["cosine", "dot", "euclidean"]
@@ -145,7 +145,7 @@ def _search_faiss(query: torch.Tensor, gallery: torch.Tensor, k: int, own: torch
 
     index = faiss.IndexFlatIP(gallery.shape[1])
     index.add(gallery.cpu().numpy())
-    # One neighbour more shows whether equal scores straddle the boundary; the own image takes a place of its own.
+    # One neighbour more shows whether equal scores straddle the boundary; the own image takes a rank of its own.
     wanted = min(k + 1 + (own is not None), len(gallery))
     scores, found = (torch.from_numpy(array).to(query.device) for array in index.search(query.cpu().numpy(), wanted))
     tied = (scores[:, 1:] == scores[:, :-1]).any(dim=1)

@@ -57,10 +57,10 @@ def _combine(a: Keys, b: Keys) -> Keys:
 
 
 def compress(codes: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The codes that occur, ascending, and each row's place among them; `codes` lie in 0..size-1."""
+    """The codes that occur, ascending, and the index of each row's code among them; `codes` lie in 0..size-1."""
     if size > 16 * len(codes) + 1000:
-        used, places = np.unique(codes, return_inverse=True)
-        return used, places
+        used, indices = np.unique(codes, return_inverse=True)
+        return used, indices
     occurs = np.zeros(size, bool)
     occurs[codes] = True
     return np.flatnonzero(occurs), (np.cumsum(occurs) - 1)[codes]
@@ -76,4 +76,4 @@ def last_rows(keys: Keys) -> np.ndarray:
 def oldest_first(*columns: pa.ChunkedArray) -> np.ndarray:
     """The rows in ascending order of the columns."""
     table = pa.table({str(i): column for i, column in enumerate(columns)})
-    return pc.sort_indices(table, [(name, "ascending") for name in table.column_names]).to_numpy()
+    return np.asarray(pc.sort_indices(table, [(name, "ascending") for name in table.column_names]).to_numpy())

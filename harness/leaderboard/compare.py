@@ -1,53 +1,27 @@
-"""What changed between two leaderboards: two commits, two machines, two tunings."""
+"""What changed between two leaderboards: two commits, two machines, two tunings; and one set of rows against another."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pandas as pd
 
-from subnetbench.harness import statistics
-from subnetbench.harness.errors import UserError
-from subnetbench.harness.leaderboard.board import Leaderboard, higher_is_better
-from subnetbench.harness.leaderboard.frames import View, view_of
-from subnetbench.harness.leaderboard.matching import ALLOWABLE, NAME, Side, match
+from subnetbench.harness.core.errors import UserError, unknown
+from subnetbench.harness.leaderboard import unrecorded
+from subnetbench.harness.leaderboard.board import Board
+from subnetbench.harness.leaderboard.compare_notes import notes_of
+from subnetbench.harness.leaderboard.compare_settings import Settings
+from subnetbench.harness.leaderboard.frames import View, check_splits, filtered, view_of
+from subnetbench.harness.leaderboard.keys import higher_is_better
+from subnetbench.harness.leaderboard.losses import failures_of, missing_of, unfinished, with_counts
+from subnetbench.harness.leaderboard.matching import Matches, Side, match, match_sets
+from subnetbench.harness.leaderboard.row_tests import judge, lines_of
 
-Verdict = Literal[
-    "better", "worse", "worse beyond margin", "changed", "no difference found", "undecidable", "identical"
-]
+__all__ = ["Differences", "Settings", "compare"]
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How a comparison is made.
-
-    `test` is the test of rows with at least two matching seeds; others get Welch's t test. `confidence` is that of
-    each interval, and 1 - `confidence` the level of the whole family of tests, by Holm's correction. `margin` is
-    how much worse, in the unit of the metric, is still acceptable. `across` names columns out of `ALLOWABLE` in
-    which the two sides may differ. `metrics`, `where` and `splits` choose as in `View`; without `metrics` the
-    primary metrics of both sides are compared.
-    """
-
-    metrics: Sequence[str] | None = None
-    where: str | None = None
-    splits: Sequence[str] | None = ("test",)
-    test: statistics.TestName = "t"
-    confidence: float = 0.95
-    margin: float = 0.0
-    across: Sequence[str] = ()
-
-    def __post_init__(self) -> None:
-        if strange := sorted(set(self.across) - set(ALLOWABLE)):
-            raise UserError("rows are never compared across it", field="across", value=strange[0], allowed=ALLOWABLE)
-        if self.test not in _PAIRED:
-            raise UserError("no such test", field="test", value=self.test, allowed=", ".join(_PAIRED))
-        if not self.margin >= 0:
-            raise UserError("must not be negative", field="margin", value=self.margin)
-        if not 0 < self.confidence < 1:
-            raise UserError("must lie between 0 and 1", field="confidence", value=self.confidence)
+_OF_FAILED = ("task", "dataset", "method", "network", "config")
 
 
 @dataclass(frozen=True)
@@ -55,188 +29,179 @@ class Differences:
     """The result of `compare`.
 
     `rows` has one line for each compared row and metric: the columns of `NAME`, `config`, `metric`, `a` and `b`
-    (means), `difference` (b - a) with its interval `low` and `high`, `seeds_a`, `seeds_b`, `pairs` (seeds that
-    match), `test`, `p`, `p_corrected`, `verdict`, `detectable` (the true difference that this many pairs find with
-    80 % power, at the observed spread and without correction), `run_ids_a`, `run_ids_b`. `only_a` and `only_b`
-    hold the rows without a counterpart and the `reason`.
+    (means over the seeds of the difference), `a_all_seeds` and `b_all_seeds` (means over all finished seeds),
+    `difference` (b - a) with its interval `low` and `high`, `seeds_a`, `seeds_b`, `failed_a`, `failed_b` (runs),
+    `unrecorded_b` (runs of b that left no record that counts, in words; they are counted in `failed_b`),
+    `pairs` (seeds that match), `lost` (seeds of a whose runs in b gave no value), `test`, `pair` (over
+    what: `seeds`, `items` or `joint`), `no_items` (why not by item, where that was wanted), `p`, `p_corrected`,
+    `verdict`, `detectable` (the true difference that this many pairs find with 80 % power, at the observed spread and
+    without correction), `run_ids_a`, `run_ids_b`. Where two sets of rows are compared, the columns are those of the
+    row of a, and those of the row of b are there with `_b` (`method_b`).
+
+    `only_a` and `only_b` hold the rows without a counterpart, with finished (`seeds_a`, `seeds_b`) and failed runs
+    of both sides and the `reason`. `missing` has what fails the comparison: the rows of a that are not compared, and
+    those with lost seeds; of sets also the configs of which no run finished. `failed` lists all configs of either `side` of which runs failed.
     """
 
     rows: pd.DataFrame
     only_a: pd.DataFrame
     only_b: pd.DataFrame
     notes: list[str]
+    missing: pd.DataFrame
+    failed: pd.DataFrame
+    allow_missing: bool = False
+    fail_on: Sequence[str] = ("worse", "missing")
+    margin: float = 0.0
 
     def frame(self) -> pd.DataFrame:
         """The compared rows as a tidy frame of its own."""
         return self.rows.copy()
 
     @property
+    def of_sets(self) -> bool:
+        """Whether two sets of rows were compared."""
+        return "method_b" in self.rows
+
+    @property
     def exit_status(self) -> int:
-        """1 if a row is significantly worse by more than the margin, else 0."""
-        return int((self.rows["verdict"] == "worse beyond margin").any())
+        """1 if anything that `fail_on` names is there, else 0."""
+        broken = self.broken()
+        missing = "missing" in self.fail_on and len(self.missing) > 0 and not self.allow_missing
+        failed = "failed" in self.fail_on and len(self.failed_beside) > 0
+        return int(missing or failed or any(broken[kind].any() for kind in self.fail_on if kind in broken))
+
+    @property
+    def failed_beside(self) -> pd.DataFrame:
+        """Those of `failed` on side b that no compared row counts: all their runs failed, or a has no such row."""
+        suffix = "_b" if self.of_sets else ""
+        counted = self.rows[self.rows["failed_b"] > 0]
+        columns = [counted[name + suffix if name + suffix in counted else name] for name in _OF_FAILED]
+        known = set(zip(*columns, strict=True))
+        ours = self.failed[self.failed["side"] == "b"]
+        own = zip(*(ours[name] for name in _OF_FAILED), strict=True)
+        return ours[np.array([names not in known for names in own], bool)]
+
+    def broken(self) -> dict[str, np.ndarray]:
+        """For each word of `FAIL_ON` but `missing`, which of `rows` are such; (rows,)."""
+        rows = self.rows
+        better = [higher_is_better(metric) for metric in rows["metric"]]
+        up = np.array([way is True for way in better], bool)
+        loss = np.where(up, -rows["low"], rows["high"])  # the most that may have been lost
+        apart = (rows["verdict"] != "identical").to_numpy()
+        known = np.array([way is not None for way in better], bool)
+        significant = rows["verdict"].isin(["worse beyond margin", "worse", "better", "changed"])
+        return {
+            "worse": (rows["verdict"] == "worse beyond margin").to_numpy(),
+            "changed": significant.to_numpy(),
+            "undecided": (rows["verdict"] == "undecidable").to_numpy(),
+            "unproven": known & apart & ~(loss <= self.margin),
+            "failed": (rows["failed_b"] > 0).to_numpy(),
+        }
 
 
-def compare(a: Leaderboard | Path | str, b: Leaderboard | Path | str, settings: Settings | None = None) -> Differences:
-    """Compare the rows of `b` with the same rows of `a`, metric by metric; both may be results folders too."""
+def compare(
+    a: Board | Path | str, b: Board | Path | str | None = None, settings: Settings | None = None
+) -> Differences:
+    """Compare the rows of `b` with the same rows of `a`, or two sets of rows, with tests corrected for their number.
+
+    Args:
+        a: A leaderboard, results folder or record file: before, or that of the first set.
+        b: The same: after, or that of the second set; None: the first again, for two sets.
+        settings: Which rows and metrics are compared, and how.
+
+    Raises:
+        UserError: A path or a name is not known, the two have no primary metric in common, a filter selects nothing,
+            or none of the selected rows can be compared.
+
+    Example:
+        >>> from subnetbench.harness.leaderboard import Settings, compare
+        >>> old = "tests/data/version_0_1"
+        >>> differences = compare(old, old, Settings(metrics=["top1"], margin=0.01))
+        >>> differences.rows[["method", "verdict"]].to_dict("records")
+        [{'method': 'edge_popup', 'verdict': 'identical'}]
+        >>> differences.exit_status
+        0
+    """
     settings = settings or Settings()
-    a, b = (side if isinstance(side, Leaderboard) else Leaderboard(side) for side in (a, b))
-    metrics = list(dict.fromkeys(settings.metrics or _primary(a, b)))
-    view = View(metrics, settings.where, settings.splits)
-    before, after = (Side(board, _scored(view_of(board, view)[0])) for board in (a, b))
-    matches = match(before, after, settings.across)
-    lines = [_lines(before, after, matches.a, matches.b, name, settings) for name in metrics]
-    rows = _judge(pd.concat(lines, ignore_index=True), settings)
-    notes = [*matches.notes, *_explain(rows, settings)]
-    return Differences(rows, matches.only_a, matches.only_b, notes)
+    if b is None and not settings.of_sets:
+        raise UserError("name a second leaderboard, or filters for two sets of rows: a and b")
+    board_a = a if isinstance(a, Board) else Board(a)
+    board_b = board_a if b is None or b == a else b if isinstance(b, Board) else Board(b)
+    check_splits((board_a, board_b), settings.splits)
+    metrics = _metrics(board_a, board_b, settings)
+    before, after = _side(board_a, metrics, settings, "a"), _side(board_b, metrics, settings, "b")
+    if settings.of_sets:
+        matches = match_sets(before, after, settings.across, settings.match)
+    else:
+        matches = match(before, after, settings.across)
+    return _differences(before, after, matches, metrics, settings)
 
 
-def _primary(a: Leaderboard, b: Leaderboard) -> list[str]:
-    names = {name for board in (a, b) for name in board.records.runs["primary_metric"].unique().to_pylist()}
-    common = sorted(name for name in names if name in a.metrics and name in b.metrics)
-    if not common:
-        raise UserError("the two leaderboards have no primary metric in common", field="metrics")
-    return common
+def _differences(a: Side, b: Side, matches: Matches, metrics: Sequence[str], settings: Settings) -> Differences:
+    tested = [lines_of(a, b, (matches.a, matches.b), name, settings) for name in metrics]
+    rows = judge(pd.concat([lines for lines, _ in tested], ignore_index=True), settings)
+    only_a = with_counts(matches.only_a, a, b, "a", of_sets=settings.of_sets)
+    only_b = with_counts(matches.only_b, b, a, "b", of_sets=settings.of_sets)
+    sides = [("a", a), ("b", b)]
+    failed = failures_of(sides)
+    bare = unfinished(sides) if settings.of_sets else ()
+    return Differences(
+        rows=rows,
+        only_a=only_a,
+        only_b=only_b,
+        notes=[*_left_out(sides), *matches.notes, *notes_of(rows, failed, settings)],
+        missing=missing_of(only_a, [absent for _, absent in tested], rows, bare),
+        failed=failed,
+        allow_missing=settings.allow_missing,
+        fail_on=tuple(settings.fail_on),
+        margin=settings.margin,
+    )
 
 
-def _scored(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows[rows["split"] != ""].reset_index(drop=True)
-
-
-def _lines(a: Side, b: Side, at_a: np.ndarray, at_b: np.ndarray, metric: str, settings: Settings) -> pd.DataFrame:
-    """One line for each pair of rows that both have this metric."""
-    cell_a, cell_b = a.board.cell_of(a.rows, metric)[at_a], b.board.cell_of(b.rows, metric)[at_b]
-    both = (cell_a >= 0) & (cell_b >= 0)
-    cell_a, cell_b = cell_a[both], cell_b[both]
-    before, after = _aligned(a.board, cell_a, b.board, cell_b)
-    lines = a.rows.iloc[at_a[both]][[*NAME, "config"]].reset_index(drop=True)
-    lines["metric"] = metric
-    lines["a"], lines["b"] = a.board.cells.mean[cell_a], b.board.cells.mean[cell_b]
-    lines["difference"] = np.nan
-    for name in ("low", "high", "p", "smallest_p", "detectable", "shifted_p"):
-        lines[name] = np.nan
-    lines["test"] = ""
-    lines["seeds_a"], lines["seeds_b"] = a.board.cells.count[cell_a], b.board.cells.count[cell_b]
-    lines["pairs"] = np.count_nonzero(~np.isnan(after - before), axis=1)
-    lines["identical"] = ((before == after) | (np.isnan(before) & np.isnan(after))).all(axis=1)
-    better = higher_is_better(metric)
-    lines["sign"] = 0 if better is None else 1 if better else -1
-    grace = settings.margin * lines["sign"].to_numpy()
-    _test_paired(lines, before, after, grace, settings)
-    _test_unpaired(lines, before, after, grace, settings)
-    lines["run_ids_a"] = pd.Series(a.board.runs_of(cell_a), dtype=object)
-    lines["run_ids_b"] = pd.Series(b.board.runs_of(cell_b), dtype=object)
-    return lines
-
-
-def _aligned(a: Leaderboard, cells_a: np.ndarray, b: Leaderboard, cells_b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Values of pairs of cells as two arrays (cells, seeds) with the same seeds in the same columns."""
-    (seeds_a, values_a), (seeds_b, values_b) = a.seed_matrix(cells_a), b.seed_matrix(cells_b)
-    seeds = np.union1d(seeds_a, seeds_b)
-    aligned = []
-    for own, values in ((seeds_a, values_a), (seeds_b, values_b)):
-        matrix = np.full((len(values), len(seeds)), np.nan)
-        matrix[:, np.searchsorted(seeds, own)] = values
-        aligned.append(matrix)
-    return aligned[0], aligned[1]
-
-
-_PAIRED = {"t": "paired t", "sign_flip": "sign flip", "wilcoxon": "Wilcoxon"}
-
-
-def _test_paired(
-    lines: pd.DataFrame, before: np.ndarray, after: np.ndarray, grace: np.ndarray, settings: Settings
-) -> None:
-    """Fill in the lines with at least two pairs."""
-    paired = np.flatnonzero(lines["pairs"] >= 2)
-    differences = (after - before)[paired]
-    tests = statistics.paired_t_rows(differences, settings.confidence)
-    shifted = statistics.paired_t_rows(differences + grace[paired, None], settings.confidence)
-    _fill(lines, paired, tests, shifted.p, "paired t")
-    spread = np.nanstd(differences, axis=1, ddof=1) if len(paired) else np.zeros(0)
-    level = 1 - settings.confidence
-    lines.loc[paired, "detectable"] = [
-        _effect(int(n), level) * std for n, std in zip(lines["pairs"].iloc[paired], spread, strict=True)
-    ]
-    if settings.test == "t":
+def _left_out(sides: Sequence[tuple[str, Side]]) -> Iterator[str]:
+    """What was not read on each side; once where both are of one board."""
+    boards = {name: side.board for name, side in sides}
+    if boards["a"] is boards["b"]:
+        yield from _lines(boards["a"])
         return
-    test = statistics.sign_flip if settings.test == "sign_flip" else statistics.wilcoxon
-    for row, values in zip(paired, differences, strict=True):
-        known = values[~np.isnan(values)]
-        result = test(known, settings.confidence)
-        lines.loc[row, ["low", "high", "p", "smallest_p"]] = (
-            *(result.difference.low, result.difference.high, result.p, result.smallest_p),
-        )
-        lines.loc[row, "shifted_p"] = test(known + grace[row], settings.confidence).p
-        lines.loc[row, "test"] = result.test
+    for name, board in boards.items():
+        for line in _lines(board):
+            yield line if line.startswith(" ") else f"In {name}: {line}"
 
 
-def _test_unpaired(
-    lines: pd.DataFrame, before: np.ndarray, after: np.ndarray, grace: np.ndarray, settings: Settings
-) -> None:
-    unpaired = np.flatnonzero(lines["pairs"] < 2)
-    tests = statistics.welch_t_rows(before[unpaired], after[unpaired], settings.confidence)
-    shifted = statistics.welch_t_rows(before[unpaired], after[unpaired] + grace[unpaired, None], settings.confidence)
-    _fill(lines, unpaired, tests, shifted.p, "Welch t")
+def _lines(board: Board) -> list[str]:
+    return [*board.records.left_out(), *unrecorded.notes_of(board.without_record)]
 
 
-def _fill(lines: pd.DataFrame, at: np.ndarray, tests: statistics.TTests, shifted_p: np.ndarray, name: str) -> None:
-    lines.loc[at, "difference"] = tests.difference
-    lines.loc[at, "low"], lines.loc[at, "high"] = (
-        tests.difference - tests.half_width,
-        tests.difference + tests.half_width,
-    )
-    lines.loc[at, "p"], lines.loc[at, "shifted_p"] = tests.p, shifted_p
-    lines.loc[at, "smallest_p"] = np.where(np.isnan(tests.p), np.nan, 0.0)
-    lines.loc[at, "test"] = name
+def _metrics(a: Board, b: Board, settings: Settings) -> list[str]:
+    """The metrics that are compared; by default the primary ones. One that only a side without any results lacks is
+    one of them: all its rows are missing there."""
+    if settings.metrics:
+        known = {*a.metrics, *b.metrics}
+        for name in settings.metrics:
+            if name not in known:
+                raise unknown("metric", name, known)
+        return list(dict.fromkeys(settings.metrics))
+    names = {name for board in (a, b) for name in board.records.runs["primary_metric"].unique().to_pylist()}
+    both = {name for name in names if name in a.metrics and name in b.metrics}
+    failed = any(len(board.runs) and not board.runs.finished.any() for board in (a, b))
+    if not both and not failed:
+        raise UserError("the two leaderboards have no primary metric in common", field="metrics")
+    return sorted(name for name in names if name in a.metrics or name in b.metrics)
 
 
-@lru_cache(maxsize=256)
-def _effect(pairs: int, level: float) -> float:
-    return statistics.detectable_effect(pairs, level)
-
-
-def _judge(lines: pd.DataFrame, settings: Settings) -> pd.DataFrame:
-    """Add `p_corrected` and `verdict`; what is identical needs no test and does not count as one."""
-    level = 1 - settings.confidence
-    tested = ~lines["identical"].to_numpy()
-    corrected = statistics.holm(np.where(tested, lines["p"], np.nan))
-    shifted = statistics.holm(np.where(tested, lines["shifted_p"], np.nan))
-    significant = corrected <= level
-    # What was left over when Holm's procedure stopped would have had to pass level / left.
-    left = int((tested & ~np.isnan(corrected) & ~significant).sum())
-    reachable = lines["smallest_p"].to_numpy() * max(left, 1) <= level
-    gain = lines["sign"].to_numpy() * lines["difference"].to_numpy()
-    beyond = significant & (shifted <= level) & (gain < -settings.margin)
-    choices: list[tuple[np.ndarray, Verdict]] = [
-        (~tested, "identical"),
-        (beyond, "worse beyond margin"),
-        (significant & (gain < 0), "worse"),
-        (significant & (gain > 0), "better"),
-        (significant, "changed"),
-        (reachable, "no difference found"),
-    ]
-    verdict = np.select(
-        [c for c, _ in choices], [np.array(v, object) for _, v in choices], np.array("undecidable", object)
-    )
-    lines = lines.assign(p_corrected=corrected, verdict=verdict)
-    return lines.drop(columns=["identical", "sign", "shifted_p", "smallest_p"])
-
-
-def _explain(rows: pd.DataFrame, settings: Settings) -> Iterator[str]:
-    tested = int(rows["p_corrected"].notna().sum())
-    percent = f"{100 * settings.confidence:g} %"
-    tests = ", ".join(sorted(set(rows["test"]) - {""})) or "none"
-    yield (
-        f"Differences are b - a. Tests: {tests}, paired by seed where at least two seeds match; p is corrected by Holm "
-        f"over {tested} comparisons. Intervals are at {percent} over seeds, not over test items, and not corrected."
-    )
-    undecidable = rows[rows["verdict"] == "undecidable"]
-    for seeds, count in undecidable.groupby(undecidable[["seeds_a", "seeds_b"]].min(axis=1)).size().items():
-        plural = "s" if seeds != 1 else ""
-        yield f"{count:,} undecidable with {seeds} seed{plural}: no values at all could have been significant."
-    found = rows["detectable"].to_numpy()[(rows["verdict"] == "no difference found").to_numpy()]
-    if np.isfinite(found).any():
-        yield (
-            "Where no difference was found, the seeds would have found, with 80 % power and before correction, a true "
-            f"difference of {np.nanmedian(found):.2g} (median over rows; column `detectable`)."
-        )
+def _side(board: Board, metrics: Sequence[str], settings: Settings, name: str) -> Side:
+    """The chosen rows of one side; a filter for it must select some."""
+    splits = None if settings.splits is None else [name for name in settings.splits if name in set(board.rows["split"])]
+    view = View([metric for metric in metrics if metric in board.metrics], settings.where, splits)
+    rows, _ = view_of(board, view)
+    where = settings.a if name == "a" else settings.b
+    if where is not None:
+        try:
+            rows = filtered(board, rows, where)
+        except UserError as error:
+            raise UserError(str(error).removeprefix("where: "), field=name) from error
+        if rows.empty:
+            methods = ", ".join(sorted(set(board.rows["method"]))) or "none"
+            raise UserError(f"no row meets this filter (methods there: {methods})", field=name, value=where)
+    return Side(board, rows.reset_index(drop=True))

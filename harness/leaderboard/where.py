@@ -8,15 +8,18 @@ Allowed are names of columns and metrics (`config.lr` too), numbers, strings, Tr
 import ast
 import operator
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 
-from subnetbench.harness.errors import UserError, nearest
+from subnetbench.harness.core.errors import UserError, nearest
 
 MAX_LENGTH = 2000
 
-_COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
+Mask = np.ndarray
+Operand = np.ndarray | str | float
+"""A column (rows,), or a constant."""
+
+_COMPARE: dict[type[ast.cmpop], Callable[[Operand, Operand], object]] = {
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
     ast.Lt: operator.lt,
@@ -24,8 +27,6 @@ _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Gt: operator.gt,
     ast.GtE: operator.ge,
 }
-
-Mask = np.ndarray
 
 
 def names_in(expression: str) -> set[str]:
@@ -103,7 +104,7 @@ class _Filter:
                 raise _refuse(sign)
         return mask
 
-    def _membership(self, value: Any, right: ast.expr) -> Mask:
+    def _membership(self, value: Operand, right: ast.expr) -> Mask:
         if not isinstance(right, ast.Tuple | ast.List | ast.Set):
             raise _refuse(right)
         mask = np.zeros(self.rows, bool)
@@ -111,14 +112,14 @@ class _Filter:
             mask |= self._compare(value, self._value(element), operator.eq)
         return mask
 
-    def _compare(self, left: Any, right: Any, sign: Callable[[Any, Any], Any]) -> Mask:
+    def _compare(self, left: Operand, right: Operand, sign: Callable[[Operand, Operand], object]) -> Mask:
         kinds = {_kind(left), _kind(right)}
         if kinds == {"text", "number"}:
             raise UserError("a text is compared with a number", field="where", allowed=_HELP)
         result = np.broadcast_to(np.asarray(sign(left, right), bool), self.rows)
-        return result & _known(left) & _known(right)
+        return np.asarray(result & _known(left) & _known(right))
 
-    def _value(self, node: ast.expr) -> Any:
+    def _value(self, node: ast.expr) -> Operand:
         if isinstance(node, ast.Name | ast.Attribute):
             return self._column(_full_name(node))
         sign = -1 if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) else 1
@@ -139,11 +140,11 @@ class _Filter:
         return self.columns[name]
 
 
-def _known(value: Any) -> Any:
-    return ~np.isnan(value) if isinstance(value, np.ndarray) and value.dtype.kind == "f" else True
+def _known(value: Operand) -> np.ndarray | bool:
+    return np.asarray(~np.isnan(value)) if isinstance(value, np.ndarray) and value.dtype.kind == "f" else True
 
 
-def _kind(value: Any) -> str:
+def _kind(value: Operand) -> str:
     if isinstance(value, np.ndarray):
         return "number" if value.dtype.kind in "fbiu" else "text"
     return "text" if isinstance(value, str) else "number"

@@ -55,7 +55,7 @@ class Block:
         # A record that lies in two files of a block (a folder and its copy) is two, each with its own rows.
         keys = of_file * (int(codes.max()) + 1) + codes
         first_row = np.full(int(keys.max()) + 1, -1)
-        first_row[keys[::-1]] = np.arange(len(keys) - 1, -1, -1)  # the last assignment to a place wins
+        first_row[keys[::-1]] = np.arange(len(keys) - 1, -1, -1)  # the last assignment to an index wins
         used = first_row >= 0
         heads = first_row[used]
         runs = rows.select(wanted.names(of_score=False)).take(heads)
@@ -153,7 +153,7 @@ def _unreadable(error: Exception) -> str:
 
 def _decode(content: bytes, wanted: Wanted) -> pa.Table | str:
     file = pq.ParquetFile(pa.BufferReader(content))
-    footer = file.metadata  # its `schema` is not asked for: that makes a cycle, which the collector has to undo
+    footer = file.metadata  # its `schema` is not read: that makes a cycle, which the collector has to undo
     size = sum(footer.row_group(i).total_byte_size for i in range(footer.num_row_groups))
     if footer.num_rows == 0:
         return "it has no rows"

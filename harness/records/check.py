@@ -1,15 +1,15 @@
 """Whether a table that somebody wrote is a record: its columns, their types, and what is in them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from subnetbench.harness.errors import UserError
+from subnetbench.harness.core.errors import UserError
 from subnetbench.harness.records import schema as schema_module
-from subnetbench.harness.records.schema import STATUSES, Column
+from subnetbench.harness.records.schema import Column
 
 MAX_TEXT_BYTES = 2**20
 """Longest text of a `*_json` column; other texts may have `MAX_NAME_BYTES`."""
@@ -34,9 +34,10 @@ class Wanted:
         return [column.name for column in self.columns if column.of_score == of_score]
 
 
-def wanted_columns(columns: Sequence[str] | None) -> Wanted:
+def wanted_columns(columns: Iterable[str] | None) -> Wanted:
     """The score columns, those run-level columns (None: all), and what the reader itself needs."""
     always = {"record_id", "run_id", "attempt", "status", "schema_version", "schema_meaning", "seed"}
+    always |= {"task", "protocol", "data_digest", "precision"}
     known = set(schema_module.run_columns())
     names = known if columns is None else {*columns, *always}
     if strange := sorted(names - known):
@@ -93,10 +94,7 @@ def fault_of(table: pa.Table) -> str | None:
             return f"column {column.name!r} is null in some rows"
         if column.type == schema_module.TEXT and (fault := _text_fault(column.name, array)):
             return fault
-    if "status" in table.column_names:
-        statuses = pc.unique(table["status"]).cast(schema_module.TEXT).to_pylist()
-        if strange := sorted(set(statuses) - set(STATUSES)):
-            return f"status {strange[0]!r} is none of {', '.join(STATUSES)}"
+    if "schema_meaning" in table.column_names:
         meaning = pc.max(table["schema_meaning"]).as_py()
         if meaning is not None and meaning > schema_module.SCHEMA_MEANING:
             return f"written by a newer version of subnetbench (schema meaning {meaning})"

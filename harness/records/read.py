@@ -1,24 +1,29 @@
 """Read any number of record files: of several folders and schema versions, while others write and merge.
 
-Nothing that lies in a folder can stop the reader. What is not a sound record is left out, counted, and named with
-the reason in `RecordSet.skipped`.
+Nothing that lies in a folder can stop the reader. Files that cannot be read are left out and named with the reason in
+`RecordSet.skipped`, records that cannot be true in `RecordSet.faults`.
 """
 
+import logging
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from subnetbench.harness.errors import UserError
+from subnetbench.harness.core.errors import UserError
 from subnetbench.harness.records import schema as schema_module
 from subnetbench.harness.records.blocks import Readings
 from subnetbench.harness.records.check import Wanted, wanted_columns
 from subnetbench.harness.records.record import MERGED_PREFIX, RECORDS_FOLDER
 from subnetbench.harness.records.schema import TEXT
+from subnetbench.harness.records.validate import CHECKED, Fault, find_faults
 
+_log = logging.getLogger(__name__)
+_SHOWN = 4
 _LISTINGS = 100  # merges may replace the files that were listed; they are over long before this many listings
 
 
@@ -34,7 +39,7 @@ class Skipped:
 class RecordSet:
     """Records in two tables, so that what is the same for a whole run is held once.
 
-    `runs` has one row a record: the run-level columns that were asked for, and `file`. `scores` has one row a
+    `runs` has one row a record: the selected run-level columns, and `file`. `scores` has one row a
     score: `run` (int32, a row of `runs`) and the score columns. Strings are dictionary-encoded.
     """
 
@@ -45,6 +50,48 @@ class RecordSet:
     """The files that the records came from."""
     duplicates: int = 0
     """Records that were met more than once (a folder given twice, a merge under way) and are held once."""
+    invalid: int = 0
+    """Records that were left out because they cannot be true."""
+    faults: tuple[Fault, ...] = ()
+    """What is wrong with them."""
+    not_finite: tuple[Fault, ...] = ()
+    """Values of known metrics that are not finite; their records are not left out."""
+    invalid_files: frozenset[Path] = frozenset()
+    """The files that hold them, perhaps beside others."""
+    invalid_runs: pa.Table | None = None
+    """Those records, with the columns of `runs`; what they say may be false."""
+    roots: tuple[Path, ...] = ()
+    """What was asked for."""
+
+    def left_out(self) -> list[str]:
+        """What was left out and why, in lines for a reader; those that name files are indented."""
+        lines = []
+        if self.skipped:
+            lines.append(f"{_many(len(self.skipped), 'file')} skipped:")
+            lines += _first([f"{item.path}: {item.reason}" for item in self.skipped])
+        if self.invalid:
+            fields = Counter(fault.field.partition(" ")[0] for fault in self.faults)
+            listed = ", ".join(f"{count:,} x {field}" for field, count in fields.most_common(_SHOWN))
+            more = f", and {len(fields) - _SHOWN} more" if len(fields) > _SHOWN else ""
+            lines.append(f"{_many(self.invalid, 'record')} not valid and left out ({listed}{more}):")
+            lines += _first([str(fault) for fault in self.faults])
+        return lines
+
+    def warn(self) -> None:
+        """Log what was left out, for listings that have no room for it."""
+        if lines := self.left_out():
+            _log.warning("\n".join(lines))
+
+    def without(self, files: Set[Path]) -> "RecordSet":
+        """The same without the records of some files."""
+        names = set(map(str, files))
+        kept = self.only(np.array([file not in names for file in self.runs["file"].to_pylist()], bool))
+        return replace(kept, files=tuple(file for file in self.files if file not in files))
+
+    def only(self, keep: np.ndarray) -> "RecordSet":
+        """The same with some of the records alone; `keep` (runs,) is a mask."""
+        runs, scores = _only(self.runs, self.scores, keep)
+        return replace(self, runs=runs, scores=scores)
 
     def long(self) -> pa.Table:
         """All rows in the long form of the files (the columns that were read), strings dictionary-encoded."""
@@ -75,11 +122,21 @@ def record_files(paths: Iterable[Path | str]) -> list[Path]:
 def read_records(paths: Path | str | Iterable[Path | str], columns: Sequence[str] | None = None) -> RecordSet:
     """Read the records below `paths`. `columns` limits the run-level columns (default: all of them).
 
-    Safe while other processes record and merge: a record is there whole or not at all, and is never counted
-    twice. Raises `UserError` for a path that does not exist.
+    Records are validated whatever the columns: those that cannot be true are left out. Safe while other processes record
+    and merge: a record is there whole or not at all, and is never counted twice. Raises `UserError` for a path that does
+    not exist.
     """
+    shown = wanted_columns(columns)
+    wanted = shown if columns is None else wanted_columns({*columns, *CHECKED})
+    records = _read(paths, wanted)
+    if wanted is shown:
+        return records
+    names = [name for name in records.runs.column_names if name in {*shown.names(of_score=False), "file"}]
+    return replace(records, runs=records.runs.select(names))
+
+
+def _read(paths: Path | str | Iterable[Path | str], wanted: Wanted) -> RecordSet:
     roots = [paths] if isinstance(paths, Path | str) else list(paths)
-    wanted = wanted_columns(columns)
     listed = record_files(roots)
     readings = Readings()
     readings.read(listed, wanted)
@@ -95,8 +152,9 @@ def read_records(paths: Path | str | Iterable[Path | str], columns: Sequence[str
         known.update(files)
         listed = files
     else:
-        return _assemble(readings, wanted)
-    return _assemble(readings, wanted, gone={file for file in known.difference(files) if readings.vanished(file)})
+        return _assemble(readings, wanted, roots)
+    gone = {file for file in known.difference(files) if readings.vanished(file)}
+    return _assemble(readings, wanted, roots, gone)
 
 
 def _files_below(folder: Path) -> list[Path]:
@@ -117,7 +175,9 @@ def _parquet_files(folder: Path) -> list[Path]:
         ]
 
 
-def _assemble(readings: Readings, wanted: Wanted, gone: Set[Path] = frozenset()) -> RecordSet:
+def _assemble(
+    readings: Readings, wanted: Wanted, roots: Sequence[Path | str], gone: Set[Path] = frozenset()
+) -> RecordSet:
     blocks = sorted(readings.blocks, key=lambda block: str(block.files[0]))
     files = [file for block in blocks for file in block.files]
     first_file = np.cumsum([0, *(len(block.files) for block in blocks)])
@@ -128,9 +188,28 @@ def _assemble(readings: Readings, wanted: Wanted, gone: Set[Path] = frozenset())
     scores = _stack([block.scores for block in blocks], wanted.names(of_score=True), wanted)
     paths = pa.array(map(str, files), pa.string())
     runs = runs.append_column("file", pa.DictionaryArray.from_arrays(_joined(file), paths))
-    runs, scores, duplicates = _once(runs, scores.add_column(0, "run", _joined(run)))
+    scores = scores.add_column(0, "run", _joined(run))
+    # Before copies are removed: a faulty copy must not stand in for a sound record.
+    findings = find_faults(runs, scores)
+    of_file = np.concatenate([np.zeros(0, np.int64), *file])
+    invalid_files = frozenset(files[i] for i in np.unique(of_file[findings.invalid]))
+    invalid_runs = runs.filter(pa.array(findings.invalid))
+    copies = findings.copies[~findings.invalid]
+    runs, scores = _only(*_only(runs, scores, ~findings.invalid), ~copies)
     skipped = [Skipped(path, reason) for path, reason in sorted(readings.skipped.items()) if path not in gone]
-    return RecordSet(runs, scores, tuple(skipped), tuple(sorted(files, key=str)), duplicates)
+    return RecordSet(
+        runs,
+        scores,
+        tuple(skipped),
+        tuple(sorted(files, key=str)),
+        int(copies.sum()),
+        int(findings.invalid.sum()),
+        findings.faults,
+        findings.not_finite,
+        invalid_files,
+        invalid_runs,
+        tuple(map(Path, roots)),
+    )
 
 
 def _stack(tables: Sequence[pa.Table], names: Sequence[str], wanted: Wanted) -> pa.Table:
@@ -144,15 +223,20 @@ def _joined(numbers: Sequence[np.ndarray]) -> pa.Array:
     return pa.array(np.concatenate([np.zeros(0, np.int64), *numbers]).astype(np.int32))
 
 
-def _once(runs: pa.Table, scores: pa.Table) -> tuple[pa.Table, pa.Table, int]:
-    """Hold each record once: the first that was read."""
-    codes = runs["record_id"].combine_chunks().indices.to_numpy() if len(runs) else np.zeros(0, np.int32)
-    _, first = np.unique(codes, return_index=True)
-    if len(first) == len(runs):
-        return runs, scores, 0
-    keep = np.zeros(len(runs), bool)
-    keep[first] = True
+def _only(runs: pa.Table, scores: pa.Table, keep: np.ndarray) -> tuple[pa.Table, pa.Table]:
+    """The records that a mask keeps, with their scores."""
+    if keep.all():
+        return runs, scores
     run = scores["run"].to_numpy()
     renumbered = (np.cumsum(keep) - 1).astype(np.int32)[run]
     scores = scores.set_column(0, "run", pa.array(renumbered)).filter(pa.array(keep[run]))
-    return runs.filter(pa.array(keep)), scores, len(runs) - len(first)
+    return runs.filter(pa.array(keep)), scores
+
+
+def _first(lines: Sequence[str]) -> list[str]:
+    more = [f"  and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
+    return [*(f"  {line}" for line in lines[:_SHOWN]), *more]
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -9,14 +9,30 @@ one row, whose `metric` is empty and whose `value` is null.
 """
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import pyarrow as pa
 
-SCHEMA_VERSION: Final = 1
+from subnetbench.harness.records.record import STATUSES
+
+SCHEMA_VERSION: Final = 2
 SCHEMA_MEANING: Final = 1
 
-STATUSES: Final = ("finished", "failed", "pruned", "partial")
+PRECISIONS: Final = ("fp32", "tf32", "bf16")
+ERROR_KINDS: Final = (
+    *("error", "nan", "out-of-memory", "killed", "hang", "standstill"),
+    *(
+        "world-size",
+        "foreign-checkpoint",
+        "data-changed",
+        "files-changed",
+        "code-changed",
+        "numerics-changed",
+        "no-gpu",
+        "pruned",
+    ),
+)
+"""Why runs end without a result, in short stable words."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +42,10 @@ class Column:
     name: str
     type: pa.DataType
     help: str
+    """What it holds, and its values where they are a short list."""
     of_score: bool = False
     since: int = 1
-    default: Any = None
+    default: str | int | float | bool | None = None
     """What a file written before version `since` is taken to say."""
 
     @property
@@ -49,7 +66,11 @@ COLUMNS: tuple[Column, ...] = (
     Column("run_id", TEXT, "content hash of the run's frozen spec, seed included"),
     Column("attempt", INTEGER, "1 for the first try of this run"),
     Column("status", TEXT, f"one of {', '.join(STATUSES)}"),
-    Column("error_kind", TEXT, "a short stable word, such as nan, killed, timeout, out_of_memory"),
+    Column(
+        "error_kind",
+        TEXT,
+        f"why a run has no result; empty for a finished one: {', '.join(ERROR_KINDS)}",
+    ),
     Column("error", TEXT, "first line of the error"),
     Column("sweep", TEXT, "name of the sweep"),
     Column("study", TEXT, "name of the study, for trials of a search"),
@@ -73,13 +94,14 @@ COLUMNS: tuple[Column, ...] = (
     Column("gallery_variant", TEXT, "network that embeds the gallery; empty outside retrieval", of_score=True),
     Column("metric", TEXT, "name of the score or cost", of_score=True),
     Column("value", NUMBER, "the score or cost", of_score=True),
+    Column("origin", TEXT, "method of the input whose own network this is; empty: trained by the run", True, 2, ""),
     Column("wall_seconds", NUMBER, "from start to record, over all resumptions"),
     Column("train_seconds", NUMBER, "spent in training stages"),
     Column("gpu_hours", NUMBER, "devices times hours"),
     Column("world_size", INTEGER, "processes"),
     Column("device", TEXT, "model of the device"),
     Column("threads", INTEGER, "threads a process"),
-    Column("precision", TEXT, "no, fp16 or bf16"),
+    Column("precision", TEXT, f"{' or '.join(PRECISIONS)} (mixed precision); other writers may say no or fp16"),
     Column("git_sha", TEXT, "commit of the code"),
     Column("git_dirty", FLAG, "the code had changes that were not committed"),
     Column("versions_json", TEXT, "versions of Python and of the libraries as JSON"),
@@ -88,9 +110,24 @@ COLUMNS: tuple[Column, ...] = (
     Column("host", TEXT, "machine"),
     Column("slurm_job_id", TEXT, "SLURM job"),
     Column("n_requeue", INTEGER, "times the run was interrupted and queued again"),
+    Column("code_digest", TEXT, "digest of the source of method and data set; empty: unknown", since=2, default=""),
+    Column("files_digest", TEXT, "digest of all files read beside the data; empty: unknown", since=2, default=""),
+    Column("numerics", TEXT, "precision and determinism as executed; empty: unknown", since=2, default=""),
+    Column("provenance_json", TEXT, "what the run stands on as JSON; empty: unknown", since=2, default=""),
+    Column("searched_fields", TEXT, "config fields that a search may choose, comma-separated", since=2, default=""),
+    Column("items_digest", TEXT, "digest of the file of scores by item; empty: there is none", since=2, default=""),
+    Column("training_macs", NUMBER, "multiply-accumulates of training, forward and backward", since=2),
+    Column("input_training_macs", NUMBER, "the same of its inputs' training", since=2),
+    Column("images_seen", NUMBER, "training images, each time that one is seen", since=2),
+    Column("steps", NUMBER, "optimizer steps", since=2),
+    Column("energy_joules", NUMBER, "energy of the device while training", since=2),
+    Column("spent_json", TEXT, "what the run and each of its inputs spent; empty: unknown", since=2, default=""),
 )
 
-RUN_COSTS: Final = ("wall_seconds", "train_seconds", "gpu_hours")
+RUN_COSTS: Final = (
+    *("wall_seconds", "train_seconds", "gpu_hours"),
+    *("training_macs", "input_training_macs", "images_seen", "steps", "energy_joules"),
+)
 """Run-level columns that a leaderboard shows like metrics."""
 
 

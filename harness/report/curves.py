@@ -6,15 +6,16 @@ the figures as numbers that the authors of a paper can edit.
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from subnetbench.harness.errors import UserError
+from subnetbench.harness.core.errors import UserError
+from subnetbench.harness.core.files import publish
 from subnetbench.harness.leaderboard.curves import Line
-from subnetbench.harness.leaderboard.formats import escape_latex
-from subnetbench.harness.records.record import publish
-from subnetbench.harness.report.figures import COLOURS, DASHES, FORMATS, SHAPES, STYLE, check_formats, save
+from subnetbench.harness.leaderboard.markup import escape_latex
+from subnetbench.harness.report.figures import FORMATS, check_formats, save
+from subnetbench.harness.report.looks import STYLE, Style, colour, dash, shape
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,25 +42,25 @@ def draw_lines(lines: Sequence[Line], against: str, path: Path) -> Path:
     panels: Panels = {}
     for line in lines:
         panels.setdefault(line.metric, []).append(line)
-    place = {name: at for at, name in enumerate(dict.fromkeys(line.name for line in lines))}
+    index = {name: at for at, name in enumerate(dict.fromkeys(line.name for line in lines))}
     if suffix == "pgf":
-        text = "\n".join(_pgf(panels, place, against)) + "\n"
+        text = "\n".join(_pgf(panels, index, against)) + "\n"
         publish(path, lambda file: file.write(text.encode()), overwrite=True)
         return path
     check_formats([suffix])
     import matplotlib as mpl
 
     with mpl.rc_context(STYLE):
-        return save(_figure(panels, place, against), path)
+        return save(_figure(panels, index, against), path)
 
 
-def _figure(panels: Panels, place: dict[str, int], against: str) -> "Figure":
+def _figure(panels: Panels, index: dict[str, int], against: str) -> "Figure":
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    looks: dict[str, dict[str, Any]] = {
-        name: {"color": _colour(at), "marker": SHAPES[at % len(SHAPES)], "linestyle": _dash(at), "markersize": 4}
-        for name, at in place.items()
+    looks: dict[str, Style] = {
+        name: {"color": colour(at), "marker": shape(at), "linestyle": dash(at), "markersize": 4}
+        for name, at in index.items()
     }
     figure = Figure(figsize=(_WIDTH, _HEIGHT * len(panels)), layout="constrained")
     every = figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0]
@@ -74,16 +75,16 @@ def _figure(panels: Panels, place: dict[str, int], against: str) -> "Figure":
     return figure
 
 
-def _pgf(panels: Panels, place: dict[str, int], against: str) -> Iterable[str]:
+def _pgf(panels: Panels, index: dict[str, int], against: str) -> Iterable[str]:
     """The lines of a pgfplots picture."""
     looks = {
-        name: f"line{at}, {_PGF_DASHES[_dash(at)]}, mark={_PGF_MARKS[at % len(_PGF_MARKS)]}, mark options={{solid}}"
-        for name, at in place.items()
+        name: f"line{at}, {_PGF_DASHES[dash(at)]}, mark={_PGF_MARKS[at % len(_PGF_MARKS)]}, mark options={{solid}}"
+        for name, at in index.items()
     }
     yield _PGF_HEAD
     yield "\\begin{tikzpicture}"
-    for at in place.values():
-        yield f"\\definecolor{{line{at}}}{{HTML}}{{{_colour(at)[1:].upper()}}}"
+    for at in index.values():
+        yield f"\\definecolor{{line{at}}}{{HTML}}{{{colour(at)[1:].upper()}}}"
     size = f"width={_WIDTH}in, height={_HEIGHT}in"
     yield f"\\begin{{groupplot}}[group style={{group size=1 by {len(panels)}, vertical sep=6mm}}, {size},"
     yield f"  xlabel={{{escape_latex(against)}}}, legend style={{draw=none, font=\\footnotesize, at={{(0.5,-0.3)}},"
@@ -104,14 +105,6 @@ def _pgf(panels: Panels, place: dict[str, int], against: str) -> Iterable[str]:
                 yield f"\\addlegendentry{{{escape_latex(name)}}}"
     yield "\\end{groupplot}"
     yield "\\end{tikzpicture}"
-
-
-def _colour(at: int) -> str:
-    return COLOURS[at % len(COLOURS)]
-
-
-def _dash(at: int) -> str:
-    return DASHES[at // len(COLOURS) % len(DASHES)]
 
 
 def _baselines(lines: Sequence[Line]) -> list[float]:

@@ -1,31 +1,32 @@
-"""What the report tells of single runs: where they ran, what they printed, how they learned, how to repeat them."""
+"""What the report shows of single runs: where they ran, their log, learning curves, and the command that repeats them."""
 
 import json
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from subnetbench.harness.report.command import command_of
+from subnetbench.harness.records.schema import run_columns
 from subnetbench.harness.report.history import read_history
 from subnetbench.harness.report.texts import clean_lines, significant_row
-from subnetbench.harness.run_folder import RunFolder
+from subnetbench.harness.report.types import Curve, Run
+from subnetbench.harness.runs.command import command_of
+from subnetbench.harness.runs.folder import RunFolder
+from subnetbench.harness.runs.lookup import folder_beside
 
-_FACTS = (
-    *("run_id", "attempt", "seed", "status", "error_kind", "error", "sweep", "study", "trial"),
-    *("started_at", "finished_at", "wall_seconds", "train_seconds", "gpu_hours", "world_size", "device", "threads"),
-    *("precision", "git_sha", "git_dirty", "slurm_job_id", "n_requeue", "record_id"),
-)
-_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _TAIL_BYTES = 2**14
+_COLUMNS = [
+    field.name
+    for field in fields(Run)
+    if field.name in run_columns() and field.name not in ("started_at", "finished_at", "host")
+]
 
 
 @dataclass(frozen=True)
 class Detail:
-    """How much is told of a run: points of a curve, lines of its log, and whether its machine is named."""
+    """How much is shown of a run: points of a curve, lines of its log, and whether its machine is named."""
 
     points: int = 100
     lines: int = 40
@@ -33,38 +34,26 @@ class Detail:
     """Host names, folders and logs too; not for publication."""
 
 
-def describe_runs(runs: pa.Table, places: Sequence[int], detail: Detail) -> list[dict[str, Any]]:
-    """The records at some places of `RecordSet.runs` (read with all columns), as plain JSON."""
-    chosen = runs.take(pa.array(list(places), pa.int64())).to_pylist()
+def describe_runs(runs: pa.Table, indices: Sequence[int], detail: Detail) -> list[Run]:
+    """Some records of `RecordSet.runs` (read with all columns), with what their run folders hold."""
+    chosen = runs.take(pa.array(list(indices), pa.int64())).to_pylist()
     return [_describe(record, detail) for record in chosen]
 
 
-def _describe(record: dict[str, Any], detail: Detail) -> dict[str, Any]:
-    facts = {name: record[name] for name in _FACTS}
-    facts |= {name: record[name].isoformat(timespec="seconds") for name in ("started_at", "finished_at")}
-    facts["versions"] = _mapping(record["versions_json"])
-    facts["command"] = command_of(record["spec_json"])
-    folder = _folder_of(record)
-    facts["history"] = {
-        tag: [tuple(steps), significant_row(values, 5)]
-        for tag, (steps, values) in (
-            read_history(folder.path, detail.points) if folder and detail.points else {}
-        ).items()
-    }
-    if detail.private:
-        facts["host"] = record["host"]
-        facts["file"] = str(record["file"])
-        facts["log"] = _log_tail(folder, detail.lines) if folder else ""
-    return facts
-
-
-def _folder_of(record: dict[str, Any]) -> RunFolder | None:
-    """The folder of a run beside its record, if it is there. A record may say anything of its id: no paths."""
-    run_id = record["run_id"]
-    if not _RUN_ID.fullmatch(run_id):
-        return None
-    folder = RunFolder(Path(record["file"]).parent.parent, run_id)
-    return folder if folder.path.is_dir() else None
+def _describe(record: Mapping[str, Any], detail: Detail) -> Run:  # open: a row of a table, with the columns of `schema`
+    folder = folder_beside(Path(record["file"]), record["run_id"])
+    history = read_history(folder.path, detail.points) if folder and detail.points else {}
+    return Run(
+        **{name: record[name] for name in _COLUMNS},
+        started_at=record["started_at"].isoformat(timespec="seconds"),
+        finished_at=record["finished_at"].isoformat(timespec="seconds"),
+        versions=_mapping(record["versions_json"]),
+        command=command_of(record["spec_json"]),
+        history={tag: Curve(tuple(steps), significant_row(values, 5)) for tag, (steps, values) in history.items()},
+        host=record["host"] if detail.private else None,
+        file=str(record["file"]) if detail.private else None,
+        log=(_log_tail(folder, detail.lines) if folder else "") if detail.private else None,
+    )
 
 
 def _log_tail(folder: RunFolder, lines: int) -> str:

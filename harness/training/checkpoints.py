@@ -1,4 +1,4 @@
-"""When to write a checkpoint, and what goes into it.
+"""When to write a checkpoint, and where it lies.
 
 One file holds the last state and the best weights so far, so the two always belong together.
 The interval adapts to the cost: the time spent on writing stays below one percent of the run's time, and a
@@ -7,15 +7,11 @@ checkpoint is never older than `longest` seconds of work.
 
 import os
 import time
-from typing import Any
 
-import torch
-from torch import nn
-
-from subnetbench.harness.errors import RunFailure
-from subnetbench.harness.method import Method, Optimization
-from subnetbench.harness.run_folder import RunFolder
-from subnetbench.harness.state_files import load_state, save_state
+from subnetbench.harness.core.errors import RunFailure
+from subnetbench.harness.runs.folder import RunFolder
+from subnetbench.harness.runs.state_file import BrokenStateFile, load_state, save_state
+from subnetbench.harness.training.state import Checkpoint
 
 COST_SHARE = 0.01
 SHORTEST_INTERVAL = 10.0
@@ -41,19 +37,22 @@ class Checkpoints:
             interval = float(FIXED_INTERVAL)
         return time.monotonic() - self._written >= interval
 
-    def save_last(self, state: dict[str, Any]) -> None:
-        """Write what is needed to go on; the previous checkpoint stays until this one is complete."""
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Write what is needed to resume; the previous checkpoint stays until this one is complete."""
         if self.folder is None:
             return
         started = time.monotonic()
-        save_state(self.folder.last_checkpoint, {"run_id": self.folder.run_id, **state})
+        own = {"run_id": self.folder.run_id, "provenance": self.folder.provenance().to_json()}
+        save_state(self.folder.last_checkpoint, {**own, **checkpoint.to_state()})
         self._written = time.monotonic()
         self._cost = self._written - started
 
-    def load_last(self) -> dict[str, Any] | None:
-        """The state to go on from, or None to start afresh.
+    def load(self) -> Checkpoint | None:
+        """The checkpoint to resume from, or None to start afresh.
 
-        Raises `RunFailure` when the checkpoint is of another run, `BrokenStateFile` when it is truncated.
+        Raises:
+            RunFailure: The checkpoint is of another run.
+            BrokenStateFile: It is truncated, or lacks a part.
         """
         if self.folder is None or not self.folder.last_checkpoint.exists():
             return None
@@ -63,39 +62,7 @@ class Checkpoints:
                 f"{self.folder.last_checkpoint} belongs to run {state.get('run_id')}, not to {self.folder.run_id}",
                 reason="foreign-checkpoint",
             )
-        return state
-
-    def remove(self) -> None:
-        """Forget the checkpoint of a run whose training is over."""
-        if self.folder is not None:
-            self.folder.last_checkpoint.unlink(missing_ok=True)
-
-
-def modules_state(modules: nn.ModuleDict, method: Method[Any]) -> dict[str, Any]:
-    """Weights, buffers and the method's own state."""
-    return {"modules": dict(modules.state_dict()), "method": method.state}
-
-
-def load_modules(modules: nn.ModuleDict, method: Method[Any], state: dict[str, Any], device: torch.device) -> None:
-    """Put back what `modules_state` took."""
-    modules.load_state_dict(state["modules"])
-    method.state = _to_device(state["method"], device)
-
-
-def optimizers_state(optimizations: dict[str, Optimization]) -> dict[str, Any]:
-    return {name: optimization.optimizer.state_dict() for name, optimization in optimizations.items()}
-
-
-def load_optimizers(optimizations: dict[str, Optimization], state: dict[str, Any]) -> None:
-    for name, optimization in optimizations.items():
-        optimization.optimizer.load_state_dict(state[name])
-
-
-def _to_device(value: Any, device: torch.device) -> Any:
-    if isinstance(value, torch.Tensor):
-        return value.to(device)
-    if isinstance(value, dict):
-        return {key: _to_device(item, device) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_to_device(item, device) for item in value]
-    return value
+        try:
+            return Checkpoint.from_state(state)
+        except (KeyError, TypeError) as error:
+            raise BrokenStateFile(f"{self.folder.last_checkpoint} is no checkpoint: {error} is missing") from None

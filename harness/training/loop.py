@@ -1,6 +1,6 @@
 """The training loop: stages of epochs of steps, validated, checkpointed, resumed bit for bit.
 
-All randomness is a function of the seed and of counters (see `subnetbench.harness.streams`), so a checkpoint
+All randomness is a function of the seed and of counters (see `subnetbench.harness.core.rng`), so a checkpoint
 holds weights, optimizer states and counters, and no generator.
 """
 
@@ -13,22 +13,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from subnetbench.harness.context import Context
-from subnetbench.harness.errors import RunFailure
-from subnetbench.harness.method import Optimization, Progress, Stage, TrainableMethod
-from subnetbench.harness.selection import Selection
-from subnetbench.harness.streams import seed_global_torch
-from subnetbench.harness.tasks import PRIMARY_METRIC
-from subnetbench.harness.training.checkpoints import (
-    Checkpoints,
-    load_modules,
-    load_optimizers,
-    modules_state,
-    optimizers_state,
-)
+from subnetbench.harness.core.errors import RunFailure
+from subnetbench.harness.core.rng import seed_global_torch
+from subnetbench.harness.core.tasks import PRIMARY_METRIC
+from subnetbench.harness.method.base import TrainableMethod
+from subnetbench.harness.method.context import Context
+from subnetbench.harness.method.stages import Optimization, Progress, Stage
+from subnetbench.harness.method.step import Batch, LogSums, Step
+from subnetbench.harness.runs.folder import RunFolder
+from subnetbench.harness.training.checkpoints import Checkpoints
 from subnetbench.harness.training.monitor import Interrupted, Monitor, Pruned
 from subnetbench.harness.training.prefetch import batches_ahead
-from subnetbench.harness.training.step import Batch, LogSums, Step
+from subnetbench.harness.training.selection import Selection
+from subnetbench.harness.training.spending import SpendingCounter
+from subnetbench.harness.training.state import Checkpoint, ModelState, optimizer_states, restore_optimizers
 
 POLL_SECONDS = 0.5
 NORM_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
@@ -37,27 +35,35 @@ NORM_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 class TrainingLoop:
     """Trains one method in one context. `run` returns the trained modules."""
 
-    def __init__(self, method: TrainableMethod[Any], context: Context) -> None:
+    def __init__(
+        self,
+        method: TrainableMethod[Any],
+        context: Context,
+        *,
+        monitor: Monitor | None = None,
+        folder: RunFolder | None = None,
+    ) -> None:
         self.method = method
         self.context = context
         self.world = context.world
-        self.monitor = context.monitor or Monitor(self.world, context.folder)
-        self.checkpoints = Checkpoints(context.folder)
+        self.monitor = monitor or Monitor(self.world, folder)
+        self.checkpoints = Checkpoints(folder)
         self.metric = PRIMARY_METRIC[context.spec.task]
         self.modules: nn.ModuleDict
         self.optimizations: dict[str, Optimization] = {}
         self.stage_index = self.epoch = self.step_in_epoch = 0
         self.epochs_before_stage = 0
         self.selection = Selection()
-        self.best: dict[str, Any] | None = None
+        self.best: ModelState | None = None
         self.train_seconds = 0.0
+        self.spending = SpendingCounter(self.world)
         self._logs = LogSums(context.device)
         self._steps_per_epoch = 0
         self._stopping = False
         self._poll_in = 1
 
     def run(self) -> nn.ModuleDict:
-        """Train, or go on from the last checkpoint.
+        """Train, or resume from the last checkpoint.
 
         Raises `Interrupted` after a stop request, `Pruned` when the tuner says so, `RunFailure` when a loss is
         not finite.
@@ -74,8 +80,8 @@ class TrainingLoop:
                 self._start_stage(stages[index])
             resumed = False
             self._run_stage(stages[index])
-        method.finish(self.modules, context)
-        context.train_seconds = self.train_seconds
+        with self.spending.work():
+            method.finish(self.modules, context)
         self.monitor.write(train_seconds=round(self.train_seconds, 3))
         return self.modules
 
@@ -84,10 +90,16 @@ class TrainingLoop:
         self.selection = Selection(patience=self.method.config.patience)
         self.best = None
         self._logs = LogSums(self.context.device)
-        self.method.start_stage(self.modules, stage, self.context)
-        self.optimizations = self._make_optimizers(stage)
+        with self.spending.work():
+            self.method.start_stage(self.modules, stage, self.context)
+        self.optimizations = self._enter_stage(stage)
 
-    def _make_optimizers(self, stage: Stage) -> dict[str, Optimization]:
+    def _enter_stage(self, stage: Stage, *, again: bool = False) -> dict[str, Optimization]:
+        """What fresh and resumed starts of a stage have in common; returns its optimizers."""
+        started = time.monotonic()
+        with self.spending.work(again=again):
+            self.method.enter_stage(self.modules, stage, self.context)
+        self.train_seconds += time.monotonic() - started
         optimizations = self.method.optimizers(self.modules, stage, self.context)
         for optimization in optimizations.values():
             for group in optimization.optimizer.param_groups:
@@ -99,14 +111,16 @@ class TrainingLoop:
             self._run_epoch(stage)
             self._after_epoch(stage)
         if self.best is not None:
-            load_modules(self.modules, self.method, self.best, self.context.device)
+            self.best.restore(self.modules, self.method, self.context.device)
 
     def _run_epoch(self, stage: Stage) -> None:
         method, context = self.method, self.context
         started = time.monotonic()
-        if self.step_in_epoch == 0:
-            method.on_epoch_start(self.modules, stage, self.epoch, context)
-        plan = list(method.plan_epoch(self.modules, stage, self.epoch, context))[: method.config.limit_steps]
+        with self.spending.work(again=self.step_in_epoch > 0):
+            if self.step_in_epoch == 0:
+                method.start_epoch(self.modules, stage, self.epoch, context)
+            method.enter_epoch(self.modules, stage, self.epoch, context)
+            plan = list(method.plan_epoch(self.modules, stage, self.epoch, context))[: method.config.limit_steps]
         if not plan:
             raise RunFailure("an epoch has no batches: the training split is smaller than one batch needs")
         shares = [self._share(indices) for indices in plan]
@@ -118,7 +132,7 @@ class TrainingLoop:
         )
         for batch in rendered:
             progress = self._progress(stage, len(plan))
-            self._one_step(batch, len(plan[self.step_in_epoch]), progress, stage, buffers)
+            self._take_step(batch, plan[self.step_in_epoch], progress, stage, buffers)
             self.step_in_epoch += 1
             self.monitor.heartbeat(stage.name, progress)
             if self._poll(started):
@@ -131,25 +145,28 @@ class TrainingLoop:
         self.train_seconds += time.monotonic() - started
         self._steps_per_epoch = len(plan)
 
-    def _one_step(
-        self, batch: Batch, global_size: int, progress: Progress, stage: Stage, buffers: Sequence[Tensor]
+    def _take_step(
+        self, batch: Batch, planned: np.ndarray, progress: Progress, stage: Stage, buffers: Sequence[Tensor]
     ) -> None:
         # Dropout and the like draw from torch's global generators: seeded by step and rank, never by history.
         seed_global_torch(self.context.seed, "noise", stage.name, progress.step, self.world.rank)
-        self.method.training_step(
-            self.modules,
-            Step(
-                micro_batches=batch.pieces(self.method.config.micro_batch_size),
-                global_size=max(global_size, self.world.size),
-                progress=progress,
-                optimizations=self.optimizations,
-                world=self.world,
-                seed=self.context.seed,
-                stage=stage.name,
-                buffers=buffers,
-                logs=self._logs,
-            ),
-        )
+        pieces = self.method.micro_batches(batch, stage, self.epoch, self.context)
+        shapes = [tuple(value.shape) for value in (batch.images, batch.labels, *batch.extra.values())]
+        with self.spending.step(f"{stage.name} {shapes} in {len(pieces)}", planned.size):
+            self.method.training_step(
+                self.modules,
+                Step(
+                    micro_batches=pieces,
+                    global_size=max(len(planned), self.world.size),
+                    progress=progress,
+                    optimizations=self.optimizations,
+                    world=self.world,
+                    seed=self.context.seed,
+                    stage=stage.name,
+                    buffers=buffers,
+                    logs=self._logs,
+                ),
+            )
 
     def _share(self, indices: np.ndarray) -> np.ndarray:
         """This rank's part of a global batch; a batch smaller than the world is repeated, so none is empty."""
@@ -175,6 +192,7 @@ class TrainingLoop:
                 f"the training loss is {values['train/loss']} in epoch {self.epoch + 1} of stage {stage.name}",
                 reason="nan",
             )
+        self.spending.sample_energy()
         self.epoch, self.step_in_epoch = self.epoch + 1, 0
         self._logs = LogSums(self.context.device)
         done = self.epochs_before_stage + self.epoch
@@ -199,9 +217,9 @@ class TrainingLoop:
             if self.selection.update(value) and stage.select:
                 # The weights of the last epoch are at hand anyway.
                 last = self.epoch == stage.epochs
-                self.best = None if last else _copy(modules_state(self.modules, self.method))
+                self.best = None if last else ModelState.of(self.modules, self.method).copied()
             if self.world.broadcast_object(self.monitor.should_prune(epochs_done, value)):
-                raise Pruned
+                raise Pruned(self.spending.total(), self.train_seconds)
         return {f"validation/{name}": number for name, number in metrics.items()}
 
     def _poll(self, started: float) -> bool:
@@ -224,40 +242,41 @@ class TrainingLoop:
         return self._stopping or answers[0][1]
 
     def _checkpoint(self) -> None:
-        logs = self._logs.state(self.world)
+        logs, spending = self._logs.state(self.world), self.spending.state()
         if not self.world.is_main:
             return
-        self.checkpoints.save_last(
-            {
-                "stage": self.stage_index,
-                "epoch": self.epoch,
-                "step": self.step_in_epoch,
-                "steps_per_epoch": self._steps_per_epoch,
-                "selection": self.selection.state_dict(),
-                "train_seconds": self.train_seconds,
-                "logs": logs,
-                "optimizers": optimizers_state(self.optimizations),
-                "best": self.best,
-                **modules_state(self.modules, self.method),
-            }
+        self.checkpoints.save(
+            Checkpoint(
+                stage=self.stage_index,
+                epoch=self.epoch,
+                step=self.step_in_epoch,
+                steps_per_epoch=self._steps_per_epoch,
+                selection=self.selection.state,
+                train_seconds=self.train_seconds,
+                spending=spending,
+                logs=logs,
+                optimizers=optimizer_states(self.optimizations),
+                best=self.best,
+                model=ModelState.of(self.modules, self.method),
+            )
         )
 
     def _resume(self, stages: list[Stage]) -> bool:
-        state = self.checkpoints.load_last()
-        if state is None:
+        saved = self.checkpoints.load()
+        if saved is None:
             return False
-        self.stage_index, self.epoch, self.step_in_epoch = state["stage"], state["epoch"], state["step"]
-        self._steps_per_epoch = state["steps_per_epoch"]
-        stage = stages[self.stage_index]
-        load_modules(self.modules, self.method, state, self.context.device)
-        self.optimizations = self._make_optimizers(stage)
-        load_optimizers(self.optimizations, state["optimizers"])
+        self.stage_index, self.epoch, self.step_in_epoch = saved.stage, saved.epoch, saved.step
+        self._steps_per_epoch = saved.steps_per_epoch
+        saved.model.restore(self.modules, self.method, self.context.device)
+        self.train_seconds = saved.train_seconds
+        self.spending.load(saved.spending)
+        self.optimizations = self._enter_stage(stages[self.stage_index], again=True)
+        restore_optimizers(self.optimizations, saved.optimizers)
         self.selection = Selection(patience=self.method.config.patience)
-        self.selection.load_state_dict(state["selection"])
-        self.best = state["best"]
-        self.train_seconds = state["train_seconds"]
+        self.selection.state = saved.selection
+        self.best = saved.best
         self._logs = LogSums(self.context.device)
-        self._logs.load(state["logs"], self.world)
+        self._logs.load(saved.logs, self.world)
         return True
 
 
@@ -267,14 +286,3 @@ def _norm_statistics(modules: nn.Module) -> list[Tensor]:
     return [
         buffer for layer in layers for name, buffer in layer.named_buffers(recurse=False) if name in NORM_STATISTICS
     ]
-
-
-def _copy(value: Any) -> Any:
-    """A copy on the CPU that later steps cannot change."""
-    if isinstance(value, Tensor):
-        return value.detach().to("cpu", copy=True)
-    if isinstance(value, dict):
-        return {key: _copy(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_copy(item) for item in value]
-    return value

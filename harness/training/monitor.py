@@ -2,11 +2,14 @@
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
-from subnetbench.harness.method import Progress
-from subnetbench.harness.run_folder import RunFolder, write_json_text
-from subnetbench.harness.world import World
+from subnetbench.harness.distributed.world import World
+from subnetbench.harness.method.stages import Progress
+from subnetbench.harness.runs.folder import RunFolder
+from subnetbench.harness.runs.state import Heartbeat
+from subnetbench.harness.training.spending import Spending
 
 
 class Interrupted(Exception):
@@ -14,7 +17,12 @@ class Interrupted(Exception):
 
 
 class Pruned(Exception):
-    """A tuner stopped the run at a report, on all ranks together."""
+    """A tuner stopped the run at a report, on all ranks together; it had spent `spending` and `train_seconds`."""
+
+    def __init__(self, spending: Spending, train_seconds: float) -> None:
+        super().__init__()
+        self.spending = spending
+        self.train_seconds = train_seconds
 
 
 class StopRequest(Protocol):
@@ -24,7 +32,7 @@ class StopRequest(Protocol):
 
 
 class PruneDecision(Protocol):
-    """Told the selection metric after each validation; True stops the run as pruned."""
+    """Receives the selection metric after each validation; True stops the run as pruned."""
 
     def __call__(self, epochs_done: int, value: float) -> bool: ...
 
@@ -52,9 +60,9 @@ class Monitor:
         self.should_prune = should_prune
         self._last = 0.0
         # Time spent by earlier attempts counts: a run's seconds are those of all of them.
-        earlier = (folder.progress() or {}).get("seconds", 0.0) if folder is not None else 0.0
+        earlier = (folder.heartbeat() or Heartbeat()).seconds if folder is not None else 0.0
         self._started = time.monotonic() - earlier
-        self._facts: dict[str, Any] = {}
+        self._heartbeat = Heartbeat()
 
     def seconds(self) -> float:
         """Seconds since the run first started, without the time between attempts."""
@@ -66,28 +74,21 @@ class Monitor:
         if self.folder is None or not self.world.is_main or (now - self._last < self.interval and not force):
             return
         self._last = now
-        self._facts |= {
-            "stage": stage,
-            "epoch": progress.epoch,
-            "epochs": progress.epochs,
-            "step": progress.step,
-            "total_steps": progress.total_steps,
-        }
-        self.write()
+        self.write(
+            stage=stage,
+            epoch=progress.epoch,
+            epochs=progress.epochs,
+            step=progress.step,
+            total_steps=progress.total_steps,
+        )
 
-    def write(self, **facts: Any) -> None:
-        """Write the heartbeat file now, with these facts added."""
+    def write(self, **changes: Any) -> None:
+        """Write the heartbeat file now, with these fields of `Heartbeat` changed."""
         if self.folder is not None and self.world.is_main:
-            self._facts |= {"time": time.time(), "seconds": round(self.seconds(), 2), **facts}
-            write_json_text(self.folder.progress_file, to_json(self._facts))
+            self._heartbeat = self._heartbeat.now(seconds=round(self.seconds(), 2), **changes)
+            self.folder.write_heartbeat(self._heartbeat)
 
     def log(self, values: Mapping[str, float], epochs_done: int) -> None:
         """Values of an epoch, to the trackers and the heartbeat."""
-        self._facts["metrics"] = {**self._facts.get("metrics", {}), **values}
-        self.world.accelerator.log(dict(values), step=epochs_done)
-
-
-def to_json(value: Any) -> str:
-    import json
-
-    return json.dumps(value, allow_nan=True)
+        self._heartbeat = replace(self._heartbeat, metrics={**self._heartbeat.metrics, **values})
+        self.world.log(values, epochs_done)

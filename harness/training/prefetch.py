@@ -10,8 +10,8 @@ from collections.abc import Callable, Generator, Sequence
 
 import numpy as np
 
-from subnetbench.harness.data import Images
-from subnetbench.harness.training.step import Batch
+from subnetbench.harness.data.images import Images
+from subnetbench.harness.method.step import Batch
 
 AHEAD = 2
 

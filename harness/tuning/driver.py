@@ -4,19 +4,20 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from subnetbench.harness.launchers.local import termination_as_interrupt
-from subnetbench.harness.tuning.launching import Ended, TrialLauncher
-from subnetbench.harness.tuning.search import Job, Search
+from subnetbench.harness.execution.signals import termination_as_interrupt
+from subnetbench.harness.tuning.results import Job
+from subnetbench.harness.tuning.search import Search
+from subnetbench.harness.tuning.trial_launchers import Ended, TrialLauncher
 
 AGAIN = ("interrupted", "elsewhere")
-"""Endings of runs that go on when they are started again."""
+"""Statuses of runs that resume when they are started again."""
 
-Told = Callable[[Search, int], None]
-"""Called after each trial that was told, with its number."""
+TrialEnded = Callable[[Search, int], None]
+"""Called after the result of a trial went to its study, with the trial's number."""
 
 
 class Driver:
-    """Asks the studies for trials and gives them to a launcher, as long as the studies want any.
+    """Asks the studies for trials and gives them to a launcher, as long as the studies want more.
 
     Studies are served in order: a slot goes to the first that wants a trial, so the last trials of one study run
     beside the first ones of the next. Nothing that matters is kept here: after a kill, the studies and the run
@@ -29,17 +30,17 @@ class Driver:
         launcher: TrialLauncher,
         workers: int,
         *,
-        told: Told = lambda search, number: None,
+        trial_ended: TrialEnded = lambda search, number: None,
     ) -> None:
         self.searches = searches
         self.launcher = launcher
         self.workers = workers
-        self.told = told
+        self.trial_ended = trial_ended
         self._jobs: dict[str, list[tuple[Search, Job]]] = {}
         self._recovered: deque[tuple[Search, Job]] = deque()
 
     def run(self) -> bool:
-        """Drive until no study wants another trial. False when it was interrupted; the same call goes on."""
+        """Drive until no study wants another trial. False when it was interrupted; the same call resumes."""
         with termination_as_interrupt():
             try:
                 for search in self.searches:
@@ -76,18 +77,18 @@ class Driver:
         while True:
             run_id = job.spec.run_id
             if run_id in self._jobs:
-                # The same configuration is under way: one run, and each trial is told what comes of it.
+                # The same configuration is under way: one run, and each trial gets its result.
                 self._jobs[run_id].append((search, job))
                 return
-            settings = search.settings(job)
+            settings = search.settings(job, self.launcher.settings)
             attached = self.launcher.attach(job.spec, settings)
-            ending = None if attached else search.on_disk(job)
-            if ending is None:
+            status = None if attached else search.on_disk(job)
+            if status is None:
                 self._jobs[run_id] = [(search, job)]
                 if not attached:
                     self.launcher.start(job.spec, settings)
                 return
-            if self._tell(search, job, Ended(run_id, ending, time.time(), time.time())):
+            if self._report(search, job, Ended(run_id, status, time.time(), time.time())):
                 return
 
     def _run_ended(self, ended: Ended) -> None:
@@ -98,20 +99,20 @@ class Driver:
             }.values():
                 search.add_input_cost(ended.run_id)
             return
-        if ended.ending in AGAIN:
+        if ended.status in AGAIN:
             self._jobs[ended.run_id] = jobs
             search, job = jobs[0]
-            self.launcher.start(job.spec, search.settings(job))
+            self.launcher.start(job.spec, search.settings(job, self.launcher.settings))
             return
-        unfinished = [(search, job) for search, job in jobs if not self._tell(search, job, ended)]
+        unfinished = [(search, job) for search, job in jobs if not self._report(search, job, ended)]
         for search, job in unfinished:
             self._continue(search, job)
 
-    def _tell(self, search: Search, job: Job, ended: Ended) -> bool:
-        told = search.run_ended(job, ended)
-        if told:
-            self.told(search, job.trial.number)
-        return told
+    def _report(self, search: Search, job: Job, ended: Ended) -> bool:
+        trial_over = search.run_ended(job, ended)
+        if trial_over:
+            self.trial_ended(search, job.trial.number)
+        return trial_over
 
 
 def _needs(job: Job, ended: Ended) -> bool:

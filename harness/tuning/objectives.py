@@ -5,17 +5,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import pyarrow.parquet as pq
 from pydantic import Field
 
-from subnetbench.harness.config import Config
-from subnetbench.harness.errors import UserError
-from subnetbench.harness.evaluation.metrics import parse_metric
-from subnetbench.harness.records.record import is_trivial
-from subnetbench.harness.tasks import PRIMARY_METRIC
+from subnetbench.harness.core.config import Config
+from subnetbench.harness.core.errors import UserError
+from subnetbench.harness.core.metrics import counted_by, parse_metric
+from subnetbench.harness.core.tasks import PRIMARY_METRIC
+from subnetbench.harness.records.record import Score, is_trivial
 
 SPLIT = "validation"
 DEFAULT_COST = "macs_executed"
-# Names of METRICS that say what a network costs; all others are figures of a split.
+# Names of METRICS of what a network costs; all others are scores on a split.
 COSTS = (
     "parameters",
     "nonzero_parameters",
@@ -42,7 +43,7 @@ class Objective(Config):
         name = {"quality": PRIMARY_METRIC[task], "cost": DEFAULT_COST}.get(self.metric, self.metric)
         better = parse_metric(name)[0].higher_is_better
         if better is None and self.direction is None:
-            raise UserError(f"say which direction of {name} is better", field="objectives.direction")
+            raise UserError(f"needs a direction: neither is better of {name}", field="objectives.direction")
         direction = self.direction or ("maximize" if better else "minimize")
         return Objective(metric=name, direction=direction, variant=self.variant)
 
@@ -75,38 +76,66 @@ class Constraint(Config):
 
 
 @dataclass(frozen=True)
-class Figures:
-    """The scores of one finished run, as its record holds them."""
+class RunScores:
+    """The scores of one finished run, as its record holds them and in its order."""
 
-    rows: tuple[tuple[str, str, str, float], ...]
-    """(metric, split, variant, value), in the record's order."""
+    rows: tuple[Score, ...]
 
     @classmethod
-    def read(cls, record: Path) -> "Figures":
-        import pyarrow.parquet as pq
-
-        table = pq.read_table(record, columns=["metric", "split", "variant", "value"]).to_pydict()
-        rows = zip(table["metric"], table["split"], table["variant"], table["value"], strict=True)
-        return cls(tuple(row for row in rows if row[0] and not is_trivial(row[2])))
+    def read(cls, record: Path) -> "RunScores":
+        """Read a record. Raises `OSError` when there is none."""
+        table = pq.read_table(record, columns=["metric", "split", "variant", "value"])
+        rows = [row for row in table.to_pylist() if row["metric"] and not is_trivial(row["variant"])]
+        return cls(tuple(Score(**row) for row in rows))
 
     def value(self, wanted: Objective | Constraint, split: str = SPLIT) -> float:
-        """The figure that an objective or constraint asks for, on a split.
+        """The value that an objective or constraint is about, on a split.
 
         Raises `UserError` when the run has none of that name.
         """
-        variant = wanted.variant or next((row[2] for row in self.rows if row[1] == split), None)
-        split = "" if wanted.metric in COSTS else split
-        for metric, own_split, own_variant, value in self.rows:
-            if (metric, own_split, own_variant) == (wanted.metric, split, variant):
-                return value
-        names = sorted({row[0] for row in self.rows if row[1] == split})
+        variant = self._variant(wanted, split)
+        split_of_it = "" if wanted.metric in COSTS else split
+        for row in self.rows:
+            if (row.metric, row.split, row.variant) == (wanted.metric, split_of_it, variant):
+                return row.value
+        names = sorted({row.metric for row in self.rows if row.split == split})
         raise UserError(
-            f"the run has no figure {wanted.metric!r} of variant {variant!r}",
+            f"the run has no metric {wanted.metric!r} of variant {variant!r}",
             field="objectives",
             allowed=", ".join(names),
         )
+
+    def step(self, wanted: Objective, split: str = SPLIT) -> float:
+        """The least by which two values of an objective can differ: 0 for a cost, NaN where the record does not say."""
+        if wanted.metric in COSTS:
+            return 0.0
+        of, parts = counted_by(wanted.metric)
+        place = (split, self._variant(wanted, split))
+        items = [row.value for row in self.rows if of == row.metric and place == (row.split, row.variant)]
+        return 1 / (items[0] * parts) if of and items and items[0] > 0 else math.nan
+
+    def _variant(self, wanted: Objective | Constraint, split: str) -> str | None:
+        return wanted.variant or next((row.variant for row in self.rows if row.split == split), None)
 
 
 def as_objective(value: Any) -> Objective:
     """`top1` or `{metric: top1, ...}`."""
     return Objective.parse({"metric": value} if isinstance(value, str) else value, where="objectives")
+
+
+def as_constraint(value: Any) -> Constraint:
+    """`parameters<=100000`, `top1>=0.9`, or `{metric: parameters, at_most: 100000}`."""
+    if isinstance(value, str):
+        value = _bound(value)
+    return Constraint.parse(value, where="constraints")
+
+
+def _bound(text: str) -> dict[str, str | float]:
+    for sign, name in (("<=", "at_most"), (">=", "at_least")):
+        metric, found, bound = text.partition(sign)
+        if found:
+            try:
+                return {"metric": metric.strip(), name: float(bound)}
+            except ValueError:
+                break
+    raise UserError("must look like metric<=number or metric>=number", field="constraints", value=text)

@@ -4,18 +4,16 @@ So nothing of a sampler lives in a process: what is proposed is a function of th
 the study holds, and a driver that was killed proposes what it would have proposed.
 """
 
-import copy
 import hashlib
-import warnings
-from collections.abc import Callable, Container, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
-import optuna
 from optuna import pruners, samplers
-from optuna.exceptions import ExperimentalWarning
-from optuna.trial import FrozenTrial, TrialState
+from pydantic import ConfigDict
 
-from subnetbench.harness.errors import UserError, unknown
+from subnetbench.harness.core.config import Config, UserValues
+from subnetbench.harness.core.errors import UserError, unknown
+from subnetbench.harness.tuning.optuna_adapter import experimental
 from subnetbench.harness.tuning.space import Space
 
 SAMPLERS: dict[str, Callable[..., samplers.BaseSampler]] = {
@@ -34,43 +32,19 @@ PRUNERS: dict[str, Callable[..., pruners.BasePruner]] = {
     "asha": pruners.SuccessiveHalvingPruner,
     "wilcoxon": pruners.WilcoxonPruner,
 }
-SINGLE_OBJECTIVE = ("cmaes",)
-CONSTRAINED = ("tpe", "gp", "nsga2")
-"""Samplers that learn from constraints; the others ignore them, and selection alone keeps to them."""
-
-Choice = Mapping[str, Any]
-"""`{name: ..., option: value}`, the options those of Optuna's class."""
+T = TypeVar("T")
 
 
-class ProposingStudy(optuna.Study):
-    """A study as samplers see it: a configuration that failed is as bad as the worst that did not.
+class Algorithm(Config):
+    """A sampler or pruner: `{name: tpe, multivariate: true}`, the options those of Optuna's class."""
 
-    Optuna's samplers pass over failed trials, so a region in which everything fails would stay unexplored to them,
-    and attract ever more trials. `failed` says which trials failed by their configuration's fault.
-    """
+    model_config = ConfigDict(extra="allow")
 
-    def __init__(
-        self, study: optuna.Study, sampler: samplers.BaseSampler, failed: Callable[[FrozenTrial], bool]
-    ) -> None:
-        super().__init__(study.study_name, study._storage, sampler, study.pruner)
-        self._failed = failed
+    name: str
 
-    def _get_trials(
-        self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
-    ) -> list[FrozenTrial]:
-        trials = super()._get_trials(deepcopy, None, use_cache)
-        finished = [trial.values for trial in trials if trial.state == TrialState.COMPLETE]
-        if finished:
-            ways = [min if direction.name == "MAXIMIZE" else max for direction in self.directions]
-            worst = [way(values) for way, values in zip(ways, zip(*finished, strict=True), strict=True)]
-            trials = [_as_bad_as(trial, worst) if self._failed(trial) else trial for trial in trials]
-        return [trial for trial in trials if states is None or trial.state in states]
-
-
-def _as_bad_as(trial: FrozenTrial, worst: Sequence[float]) -> FrozenTrial:
-    seen = copy.copy(trial)
-    seen.state, seen.values = TrialState.COMPLETE, list(worst)
-    return seen
+    @property
+    def options(self) -> UserValues:  # open: each class of Optuna has its own
+        return dict(self.model_extra or {})
 
 
 def trial_seed(seed: int, purpose: str, number: int) -> int:
@@ -78,9 +52,9 @@ def trial_seed(seed: int, purpose: str, number: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}\x1f{purpose}\x1f{number}".encode()).digest()[:4], "little")
 
 
-def make_sampler(choice: Choice, space: Space, seed: int, number: int) -> samplers.BaseSampler:
+def make_sampler(choice: Algorithm, space: Space, seed: int, number: int) -> samplers.BaseSampler:
     """The sampler that proposes trial `number`. Raises `UserError` for an unknown name or option."""
-    name, options = _parts(choice, SAMPLERS, "sampler")
+    name, options = choice.name, choice.options
     if name == "grid":
         return _make(SAMPLERS, name, {"search_space": space.grid(), "seed": trial_seed(seed, "grid", 0)}, "sampler")
     if name == "qmc":
@@ -101,24 +75,16 @@ def random_sampler(seed: int, number: int) -> samplers.BaseSampler:
     return samplers.RandomSampler(seed=trial_seed(seed, "instead", number))
 
 
-def make_pruner(choice: Choice) -> pruners.BasePruner:
+def make_pruner(choice: Algorithm) -> pruners.BasePruner:
     """Raises `UserError` for an unknown name or option."""
-    name, options = _parts(choice, PRUNERS, "pruner")
-    return _make(PRUNERS, name, options, "pruner")
+    return _make(PRUNERS, choice.name, choice.options, "pruner")
 
 
-def _parts(choice: Choice, known: Mapping[str, Any], kind: str) -> tuple[str, dict[str, Any]]:
-    options = dict(choice)
-    name = options.pop("name", None)
+def _make(known: Mapping[str, Callable[..., T]], name: str, options: UserValues, kind: str) -> T:
     if name not in known:
-        raise unknown(kind, str(name), known)
-    return name, options
-
-
-def _make(known: Mapping[str, Callable[..., Any]], name: str, options: Mapping[str, Any], kind: str) -> Any:
+        raise unknown(kind, name, known)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)
+        with experimental():
             return known[name](**options)
     except (TypeError, ValueError) as error:
         raise UserError(str(error), field=kind, value=dict(options)) from None

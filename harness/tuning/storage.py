@@ -2,86 +2,31 @@
 
 import contextlib
 import fcntl
-import json
-import logging
-import os
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import optuna
-from optuna.exceptions import ExperimentalWarning
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
-from optuna.storages.journal._file import BaseJournalFileLock, get_lock_file
-from optuna.storages.journal._storage import JournalOperation
+from optuna.storages import BaseStorage, RDBStorage
 
-from subnetbench.harness.errors import SubnetbenchError, UserError
-
-optuna.logging.set_verbosity(optuna.logging.WARNING)
-optuna.logging.disable_default_handler()
-logging.getLogger("optuna").addHandler(logging.NullHandler())
-warnings.filterwarnings("ignore", category=ExperimentalWarning)
+from subnetbench.harness.core.errors import SubnetbenchError, UserError
+from subnetbench.harness.tuning.optuna_adapter import journal_storage
 
 
-class _KernelLock(BaseJournalFileLock):
-    """Held through the kernel: freed at once when its holder dies, where a lock file would stay behind."""
-
-    def __init__(self, journal: Path) -> None:
-        self._path = journal.with_name(f"{journal.name}.flock")
-        self._descriptor = -1
-
-    def acquire(self) -> bool:
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        self._descriptor = descriptor
-        return True
-
-    def release(self) -> None:
-        os.close(self._descriptor)
-
-
-class _Journal(JournalFileBackend):
-    """A journal that outlives writers killed in the middle of a line.
-
-    Optuna's own appends the next entry to such a torn line, and can never read the file again. Readers have not
-    taken the torn line into account, so it is cut off before the next entry is written.
-    """
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(str(path), lock_obj=_KernelLock(path))
-
-    def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
-        with get_lock_file(self._lock), open(self._file_path, "rb+") as file:
-            size = file.seek(0, os.SEEK_END)
-            if size and (file.seek(size - 1), file.read(1))[1] != b"\n":
-                file.seek(0)
-                file.truncate(file.read().rfind(b"\n") + 1)
-                file.seek(0, os.SEEK_END)
-            file.write(lines.encode())
-            file.flush()
-            # To outlive a process, an entry has only to be written; for a power cut, what ends a trial is flushed,
-            # with all that was written before it.
-            if any(log["op_code"] == JournalOperation.SET_TRIAL_STATE_VALUES for log in logs):
-                os.fsync(file.fileno())
-
-
-def open_storage(place: str) -> BaseStorage:
+def open_storage(url: str) -> BaseStorage:
     """The storage at a path (a journal file) or a `postgresql://` URL.
 
-    Raises `UserError` for another kind of URL or a missing package, `SubnetbenchError` when it cannot be opened.
+    Raises:
+        UserError: another kind of URL, or a missing package.
+        SubnetbenchError: it cannot be opened.
     """
-    if "://" not in place:
+    if "://" not in url:
         try:
-            Path(place).parent.mkdir(parents=True, exist_ok=True)
-            return JournalStorage(_Journal(Path(place)))
+            Path(url).parent.mkdir(parents=True, exist_ok=True)
+            return journal_storage(Path(url))
         except OSError as error:
-            raise SubnetbenchError(f"the journal {place} cannot be opened: {error.strerror}") from error
+            raise SubnetbenchError(f"the journal {url} cannot be opened: {error.strerror}") from error
         except (ValueError, KeyError, TypeError) as error:
-            raise SubnetbenchError(f"{place} is not a journal of studies: {error}") from error
-    kind, rest = place.split("://", 1)
+            raise SubnetbenchError(f"{url} is not a journal of studies: {error}") from error
+    kind, rest = url.split("://", 1)
     if kind not in ("postgresql", "postgresql+psycopg"):
         raise UserError("no such storage", field="--storage", value=kind, allowed="a file, postgresql://...")
     try:

@@ -1,6 +1,8 @@
 """A study: what defines it, what it holds, what it has spent, and which of its trials are the best."""
 
 import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,53 +11,85 @@ from optuna.samplers import RandomSampler
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from subnetbench.harness.errors import UserError
-from subnetbench.harness.registry import get_method
-from subnetbench.harness.run_folder import RunFolder, read_json
-from subnetbench.harness.specs import RunSpec, resolve
-from subnetbench.harness.tuning.launching import DIED
+from subnetbench.harness.core.config import UserValues
+from subnetbench.harness.core.errors import UserError
+from subnetbench.harness.core.files import read_json
+from subnetbench.harness.method.registry import get_method
+from subnetbench.harness.method.resolve import resolve
+from subnetbench.harness.runs.folder import RunFolder
+from subnetbench.harness.runs.spec import RunSpec
+from subnetbench.harness.runs.state import Heartbeat
+from subnetbench.harness.tuning.attributes import (
+    DEFINITION,
+    INPUT_SECONDS,
+    FailureReason,
+    TrialOutcome,
+    is_own,
+    same_as,
+)
+from subnetbench.harness.tuning.build_space import build_space
+from subnetbench.harness.tuning.cautions import cautions
+from subnetbench.harness.tuning.optuna_adapter import name_metrics
 from subnetbench.harness.tuning.samplers import make_pruner, make_sampler
-from subnetbench.harness.tuning.space import Space, build_space
+from subnetbench.harness.tuning.space import Space
+from subnetbench.harness.tuning.trial_launchers import DIED
 from subnetbench.harness.tuning.tuning_file import EPOCH_PRUNERS, StudyEntry, TuningFile
-from subnetbench.harness.tuning.warm_start import WARM, add_earlier_trials, enqueue
+from subnetbench.harness.tuning.warm_start import add_earlier_trials, enqueue
 
-# Attributes of a study and of its trials.
-DEFINITION = "subnetbench"
-INPUT_SECONDS = "input_seconds"
-OUTCOME = "outcome"
-REASON = "reason"
-SAME_AS = "same_as"
-RETRY_OF = "retry_of"
+
+@dataclass(frozen=True)
+class StudyDefinition:
+    """What must stay the same when a study is resumed; the budget and the number of workers may change.
+
+    All fields are plain JSON. `results` is the trials' folder where a server holds the studies of many, else empty: a
+    journal lies beside its runs and moves with them.
+    """
+
+    recipe: str
+    space: Mapping[str, Any]
+    objectives: list[Mapping[str, Any]]
+    constraints: list[Mapping[str, Any]]
+    seeds: list[int]
+    seed: int
+    sampler: Mapping[str, Any]
+    pruner: Mapping[str, Any]
+    results: str
+
+    def to_json(self) -> dict[str, Any]:  # open: plain JSON
+        return dict(json.loads(json.dumps(asdict(self))))  # as a storage gives it back
+
+    def differences(self, stored: Mapping[str, object]) -> list[str]:
+        """The names of the fields in which a stored definition differs."""
+        return [name for name, value in self.to_json().items() if stored.get(name) != value]
 
 
 class Study:
-    """The study of one entry of a tuning file. Its trials are runs below `trials_folder`."""
+    """The study of one entry of a tuning file. Its trials are runs below `trials_folder`.
+
+    `notes` say what of an earlier study was left out, and where its sampler or pruner cannot do its work.
+    """
 
     def __init__(
-        self, file: TuningFile, entry: StudyEntry, storage: BaseStorage, storage_place: str, trials_folder: Path
+        self, file: TuningFile, entry: StudyEntry, storage: BaseStorage, storage_url: str, trials_folder: Path
     ) -> None:
         self.file, self.entry = file, entry
         self.label = str(entry.label)
         self.name = f"{file.name}.{self.label}"
         self.trials_folder = trials_folder
-        self.storage_place = storage_place
-        assert entry.method is not None
-        config_class = get_method(entry.method).Config
-        self.space: Space = build_space(
-            entry.method, config_class, entry.config, entry.space, operating_points=file.operating_points
-        )
+        self.storage_url = storage_url
+        self.space = space_of(file, entry)
         self.default_spec = self.spec({}, file.seeds[0])
         self.objectives = [objective.resolved(self.default_spec.task) for objective in file.objectives]
         self.constraints = [constraint.checked() for constraint in file.constraints]
         self._check_pruner()
         make_sampler(file.sampler, self.space, file.seed, 0)
-        pruner = make_pruner(file.pruner)
-        self.study = self._open(storage, pruner)
+        self.study = self._open(storage, make_pruner(file.pruner))
         enqueue(self.study, self.space, entry.enqueue, self.label)
-        for place in entry.warm_start:
-            add_earlier_trials(self.study, self.space, place, self.objectives)
+        earlier = [add_earlier_trials(self.study, self.space, url, self.objectives) for url in entry.warm_start]
+        taken = sum(each.taken for each in earlier)
+        self.notes = [*(note for each in earlier for note in each.notes()), *cautions(file, self.space, taken)]
 
-    def spec(self, config: dict[str, Any], seed: int) -> RunSpec:
+    def spec(self, config: UserValues, seed: int) -> RunSpec:
         """The run of a configuration (searched fields only, or all) with a seed."""
         entry = self.entry
         return resolve(
@@ -69,38 +103,34 @@ class Study:
             inputs=entry.inputs,
         )
 
-    def _definition(self) -> dict[str, Any]:
-        """What must stay the same when a study goes on; the budget and the number of workers may change."""
+    def _definition(self) -> StudyDefinition:
         file = self.file
-        described = {
-            "recipe": self.default_spec.config_hash,
-            "space": self.space.describe(),
-            "objectives": [objective.model_dump() for objective in self.objectives],
-            "constraints": [constraint.model_dump() for constraint in self.constraints],
-            "seeds": file.seeds,
-            "seed": file.seed,
-            "sampler": file.sampler,
-            "pruner": file.pruner,
-            # A server holds the studies of many folders; a journal lies beside its runs and moves with them.
-            "results": str(self.trials_folder) if "://" in self.storage_place else "",
-        }
-        return json.loads(json.dumps(described))
+        return StudyDefinition(
+            recipe=self.default_spec.config_hash,
+            space=self.space.to_json(),
+            objectives=[objective.model_dump() for objective in self.objectives],
+            constraints=[constraint.model_dump() for constraint in self.constraints],
+            seeds=file.seeds,
+            seed=file.seed,
+            sampler=file.sampler.model_dump(),
+            pruner=file.pruner.model_dump(),
+            results=str(self.trials_folder) if "://" in self.storage_url else "",
+        )
 
     def _open(self, storage: BaseStorage, pruner: optuna.pruners.BasePruner) -> optuna.Study:
         study = optuna.create_study(
             study_name=self.name,
             storage=storage,
-            directions=[str(objective.direction) for objective in self.objectives],  # type: ignore[misc]
+            directions=[objective.direction or "maximize" for objective in self.objectives],
             sampler=RandomSampler(),
             pruner=pruner,
             load_if_exists=True,
         )
-        definition, found = self._definition(), study.user_attrs.get(DEFINITION)
-        if found is None:
-            study.set_metric_names([objective.metric for objective in self.objectives])
-            study.set_user_attr(DEFINITION, definition)
-        elif found != definition:
-            changed = [name for name in definition if found.get(name) != definition[name]]
+        definition, stored = self._definition(), study.user_attrs.get(DEFINITION)
+        if stored is None:
+            name_metrics(study, [objective.metric for objective in self.objectives])
+            study.set_user_attr(DEFINITION, definition.to_json())
+        elif changed := definition.differences(stored):
             raise UserError(
                 f"the study {self.name!r} exists with another {' and '.join(changed)}; give the tuning another name, "
                 "or another folder or storage",
@@ -120,12 +150,11 @@ class Study:
 
     @property
     def prunes_epochs(self) -> bool:
-        return self.file.pruner["name"] in EPOCH_PRUNERS
+        return self.file.pruner.name in EPOCH_PRUNERS
 
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
         """Its own trials, those of earlier studies left out."""
-        found = self.study.get_trials(deepcopy=False, states=states or None)
-        return [trial for trial in found if WARM not in trial.user_attrs]
+        return list(filter(is_own, self.study.get_trials(deepcopy=False, states=states or None)))
 
     def completed(self) -> int:
         """Trials that count towards the target: completed and pruned ones."""
@@ -135,12 +164,12 @@ class Study:
         """Processes x hours of all runs of the study, inputs included; a run that several trials share counts once."""
         seconds: dict[str, float] = dict(self.study.user_attrs.get(INPUT_SECONDS, {}))
         for trial in self.trials():
-            seconds.update(trial.user_attrs.get(OUTCOME, {}).get("device_seconds", {}))
+            seconds.update(TrialOutcome.of(trial).device_seconds)
         return sum(seconds.values()) / 3600
 
     def best(self) -> list[FrozenTrial]:
         """The best feasible trial, of equals the first; with several objectives the Pareto front. Maybe empty."""
-        done = [t for t in self.trials(TrialState.COMPLETE) if feasible(t)]
+        done = [t for t in self.trials(TrialState.COMPLETE) if TrialOutcome.of(t).feasible]
         signs = [1 if objective.direction == "maximize" else -1 for objective in self.objectives]
         scores = {t.number: tuple(s * v for s, v in zip(signs, t.values, strict=True)) for t in done}
         if len(signs) == 1:
@@ -158,23 +187,27 @@ class Study:
         self.study.set_user_attr(INPUT_SECONDS, {**known, run_id: device_seconds(self.trials_folder, run_id)})
 
 
+def space_of(file: TuningFile, entry: StudyEntry) -> Space:
+    """The space of a study. Raises `UserError` for one that cannot be searched."""
+    method = str(entry.method)
+    return build_space(
+        method, get_method(method).Config, entry.config, entry.space, operating_points=file.operating_points
+    )
+
+
 def failed_by_its_config(trial: FrozenTrial) -> bool:
     """Whether a trial failed by what it was, not because its processes were killed."""
-    told = trial.user_attrs.get(REASON, {}).get("kind")
-    return trial.state == TrialState.FAIL and told not in (None, *DIED) and SAME_AS not in trial.user_attrs
-
-
-def feasible(trial: FrozenTrial) -> bool:
-    """Whether a completed trial keeps all constraints."""
-    return all(beyond <= 0 for beyond in trial.user_attrs.get(OUTCOME, {}).get("excess", {}).values())
+    reason = FailureReason.of(trial)
+    known = trial.state == TrialState.FAIL and reason is not None
+    return known and reason is not None and reason.kind not in DIED and same_as(trial) is None
 
 
 def device_seconds(results: Path, run_id: str) -> float:
-    """Processes x seconds of a run over all its attempts, as its heartbeat says."""
+    """Processes x seconds of a run over all its attempts, by its heartbeat."""
     folder = RunFolder(results, run_id)
     spec = read_json(folder.spec_file) or {}
     processes = spec.get("compute", {}).get("processes", 1)
-    return float(processes) * float((folder.progress() or {}).get("seconds", 0.0))
+    return float(processes) * (folder.heartbeat() or Heartbeat()).seconds
 
 
 def _dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:

@@ -1,4 +1,4 @@
-"""Tuning files: YAML that says what is searched, for how much, and what follows. One entry, one study.
+"""Tuning files: YAML with what is searched, for how much, and what follows. One entry, one study.
 
 name: fair_classification
 budget: {trials: 20}             # or {device_hours: 0.5}; the same for every entry
@@ -17,10 +17,12 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
-from subnetbench.harness.config import Config
-from subnetbench.harness.errors import UserError
-from subnetbench.harness.sweep_file import read_mapping
-from subnetbench.harness.tuning.objectives import Constraint, Objective, as_objective
+from subnetbench.harness.core.config import Config, UserValues
+from subnetbench.harness.core.errors import UserError
+from subnetbench.harness.execution.sweep_file import read_mapping
+from subnetbench.harness.tuning.build_space import SpaceEntry, space_entries
+from subnetbench.harness.tuning.objectives import Constraint, Objective, as_constraint, as_objective
+from subnetbench.harness.tuning.samplers import Algorithm
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 EPOCH_PRUNERS = ("median", "hyperband", "asha")
@@ -51,19 +53,24 @@ class StudyEntry(Config):
     dataset: str | None = None
     task: str | None = None
     label: Annotated[str | None, Field(pattern=NAME, description="name of the study [default: the method]")] = None
-    config: dict[str, Any] = Field(default_factory=dict)
-    data: dict[str, Any] = Field(default_factory=dict)
-    compute: dict[str, Any] = Field(default_factory=dict)
-    inputs: dict[str, Any] = Field(default_factory=dict)
-    space: Annotated[dict[str, Any], Field(description="field: space, `default` or `fixed`")] = Field(
+    config: UserValues = Field(default_factory=dict)
+    data: UserValues = Field(default_factory=dict)
+    compute: UserValues = Field(default_factory=dict)
+    inputs: UserValues = Field(default_factory=dict)
+    space: Annotated[dict[str, SpaceEntry], Field(description="field: space, `default` or `fixed`")] = Field(
         default_factory=dict
     )
-    enqueue: Annotated[list[dict[str, Any]], Field(description="configurations that are tried first")] = Field(
+    enqueue: Annotated[list[UserValues], Field(description="configurations that are tried first")] = Field(
         default_factory=list
     )
     warm_start: Annotated[list[str], Field(description="earlier studies: STORAGE, or STORAGE#STUDY")] = Field(
         default_factory=list
     )
+
+    @field_validator("space", mode="before")
+    @classmethod
+    def _space(cls, value: Any) -> Any:
+        return space_entries(value) if isinstance(value, dict) else value
 
 
 class TuningFile(Config):
@@ -84,16 +91,16 @@ class TuningFile(Config):
     default_rows: Annotated[bool, Field(description="run the default configuration with the final seeds too")] = True
     objectives: list[Objective] = Field(default_factory=lambda: [Objective(metric="quality")], min_length=1)
     constraints: list[Constraint] = Field(default_factory=list)
-    sampler: dict[str, Any] = Field(default_factory=lambda: {"name": "tpe"})
-    pruner: dict[str, Any] = Field(default_factory=lambda: {"name": "none"})
+    sampler: Algorithm = Algorithm(name="tpe")
+    pruner: Algorithm = Algorithm(name="none")
     retries: Annotated[int, Field(ge=0, description="new tries of a trial whose processes died")] = 1
     max_failed: Annotated[int | None, Field(ge=1, description="failed trials that end a study")] = None
     defaults: StudyEntry = Field(default_factory=lambda: StudyEntry())
     methods: list[StudyEntry] = Field(min_length=1)
-    resources: Annotated[dict[str, Any], Field(description="what the jobs of trials ask for on a cluster")] = Field(
+    resources: Annotated[UserValues, Field(description="what the jobs of trials ask for on a cluster")] = Field(
         default_factory=dict
     )
-    driver: Annotated[dict[str, Any], Field(description="what the driver's job asks for on a cluster")] = Field(
+    driver: Annotated[UserValues, Field(description="what the driver's job asks for on a cluster")] = Field(
         default_factory=dict
     )
 
@@ -102,6 +109,11 @@ class TuningFile(Config):
     def _objectives(cls, value: Any) -> Any:
         return [as_objective(item) for item in value] if isinstance(value, list) else value
 
+    @field_validator("constraints", mode="before")
+    @classmethod
+    def _constraints(cls, value: Any) -> Any:
+        return [as_constraint(item) for item in value] if isinstance(value, list) else value
+
     @field_validator("sampler", "pruner", mode="before")
     @classmethod
     def _named(cls, value: Any) -> Any:
@@ -109,14 +121,14 @@ class TuningFile(Config):
 
     @model_validator(mode="after")
     def _fits(self) -> "TuningFile":
-        pruner = self.pruner.get("name")
+        pruner = self.pruner.name
         if len(self.objectives) > 1 and pruner != "none":
             raise ValueError("pruner: there is none for several objectives")
         if pruner in EPOCH_PRUNERS and len(self.seeds) > 1:
             raise ValueError("pruner: with several seeds a trial, use wilcoxon, which compares seeds")
         if pruner == "wilcoxon" and len(self.seeds) < 2:
             raise ValueError("pruner: wilcoxon compares seeds, so a trial needs several")
-        if len(self.objectives) > 1 and self.sampler.get("name") == "cmaes":
+        if len(self.objectives) > 1 and self.sampler.name == "cmaes":
             raise ValueError("sampler: cmaes is for one objective")
         if shared := set(self.seeds) & set(self.final_seeds):
             raise ValueError(f"final_seeds: must be fresh, but trials use {sorted(shared)} too")
@@ -130,7 +142,7 @@ class TuningFile(Config):
         )
 
     def entries(self) -> list[StudyEntry]:
-        """The studies with defaults filled in and labels set. Raises `UserError` for what is missing or doubled."""
+        """The studies with defaults filled in and labels set. Raises `UserError` for what is missing or twice there."""
         found: dict[str, StudyEntry] = {}
         for number, entry in enumerate(self.methods):
             merged = {name: {**getattr(self.defaults, name), **getattr(entry, name)} for name in _MERGED}
@@ -146,5 +158,5 @@ class TuningFile(Config):
 
 
 def read_tuning_file(path: Path) -> TuningFile:
-    """Parse a tuning file. Raises `UserError` naming the place of the first fault."""
+    """Parse a tuning file. Raises `UserError` naming where the first fault is."""
     return TuningFile.parse(read_mapping(path, "`name`, `budget` and `methods`"), where=str(path))

@@ -10,11 +10,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from subnetbench.methods.parts.cascade import Cascade, Level
-from subnetbench.methods.parts.fisher import UnitCosts, rearrange_masks, search_masks
-from subnetbench.methods.parts.fisher_tuning import tune_masks
-from subnetbench.methods.parts.vit import PlainViT, ViTShape
-from subnetbench.methods.parts.vit_pruning import (
+from subnetbench.methods.parts.text_image.cascade import Cascade, Level
+from subnetbench.methods.parts.vit.fisher import UnitCosts, rearrange_masks, search_masks
+from subnetbench.methods.parts.vit.mask_tuning import tune_masks
+from subnetbench.methods.parts.vit.model import PlainViT, ViTShape
+from subnetbench.methods.parts.vit.pruning import (
     CalibrationGradients,
     Masks,
     calibration_gradients,

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from subnetbench.harness.allocator import keep_freed_memory
-from subnetbench.methods.parts.feature_maps import feature_map_backbone
+from subnetbench.harness.distributed.allocator import keep_freed_memory
+from subnetbench.methods.parts.networks.feature_maps import feature_map_backbone
 
 ROUNDS = 12
 

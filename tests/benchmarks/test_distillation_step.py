@@ -17,10 +17,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from subnetbench.harness.data import Preprocessing, TensorImages
-from subnetbench.methods.parts.distillation_losses import raml
-from subnetbench.methods.parts.embedding_network import EmbeddingNetwork, embedding_network
-from subnetbench.methods.parts.views import ViewOptions, coupled_views, draw_views
+from subnetbench.harness.data.images import TensorImages
+from subnetbench.harness.data.preprocessing import Preprocessing
+from subnetbench.methods.parts.losses.distillation import raml
+from subnetbench.methods.parts.networks.embedding import EmbeddingNetwork, embedding_network
+from subnetbench.methods.parts.views.drawing import ViewOptions, coupled_views, draw_views
 
 ROUNDS = 6
 SPLIT_SIZE = 256

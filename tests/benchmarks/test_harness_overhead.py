@@ -11,17 +11,20 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from subnetbench.harness.context import Context
-from subnetbench.harness.data import Split, TaskData, TensorImages, normalise
-from subnetbench.harness.method import Stage
-from subnetbench.harness.registry import get_method
-from subnetbench.harness.run_folder import find_runs
-from subnetbench.harness.specs import resolve
-from subnetbench.harness.streams import numpy_generator
+from subnetbench.harness.core.rng import numpy_generator
+from subnetbench.harness.data.images import TensorImages
+from subnetbench.harness.data.preprocessing import normalise
+from subnetbench.harness.data.splits import Split, TaskData
+from subnetbench.harness.distributed.world import open_world
+from subnetbench.harness.method.context import Context
+from subnetbench.harness.method.registry import get_method
+from subnetbench.harness.method.resolve import resolve
+from subnetbench.harness.method.stages import Stage
+from subnetbench.harness.runs.folder import find_runs
+from subnetbench.harness.runs.state import Heartbeat
 from subnetbench.harness.training.loop import TrainingLoop
-from subnetbench.harness.world import open_world
-from subnetbench.methods.parts.augmentation import crop_flip, crop_flip_parameters
-from subnetbench.methods.parts.small_networks import small_network
+from subnetbench.methods.parts.networks.small import small_network
+from subnetbench.methods.parts.views.augmentation import crop_flip, crop_flip_parameters
 
 PROGRAM = Path(sys.executable).with_name("subnetbench")
 BATCH, STEPS = 64, 6
@@ -116,7 +119,7 @@ def test_a_short_run_costs_under_a_second_beyond_its_training(benchmark, tmp_pat
     wall = time.perf_counter() - began
     runs = find_runs(tmp_path / "results" / "many")
     assert len(runs) == 50
-    training = sum((run.progress() or {}).get("train_seconds", 0.0) for run in runs)
+    training = sum((run.heartbeat() or Heartbeat()).train_seconds for run in runs)
     # Two slots: a run occupies one of them for twice its share of the wall time.
     beyond = (2 * wall - training) / 50
     print(f"\n50 runs in {wall:.1f} s: {beyond:.2f} s a run beyond training")

@@ -22,13 +22,13 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.profiler import ProfilerActivity, profile
 
-from subnetbench.harness.allocator import keep_freed_memory
-from subnetbench.methods.parts.initialisation import kaiming_normal_
-from subnetbench.methods.parts.layer_choice import choose_parameters
-from subnetbench.methods.parts.masking import mask_network
-from subnetbench.methods.parts.masks import AslpMask, ContinuousMask, EdgePopupMask, FixedMask, Mask, Supermask
-from subnetbench.methods.parts.pruning import random_masks
-from subnetbench.methods.parts.small_networks import CifarResNet, small_network
+from subnetbench.harness.distributed.allocator import keep_freed_memory
+from subnetbench.methods.parts.masks.magnitude import random_masks
+from subnetbench.methods.parts.masks.masked_model import mask_network
+from subnetbench.methods.parts.masks.masks import AslpMask, ContinuousMask, EdgePopupMask, FixedMask, Mask, Supermask
+from subnetbench.methods.parts.networks.initialisation import kaiming_normal_
+from subnetbench.methods.parts.networks.layer_choice import choose_parameters
+from subnetbench.methods.parts.networks.small import CifarResNet, small_network
 
 ROUNDS = 12
 WHERE = {"conv2": None, "conv6": None, "resnet20": CifarResNet.MASKED}

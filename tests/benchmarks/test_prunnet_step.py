@@ -20,16 +20,16 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.profiler import ProfilerActivity, profile
 
-from subnetbench.harness.allocator import keep_freed_memory
-from subnetbench.harness.method import Progress, Stage
-from subnetbench.harness.registry import get_method
-from subnetbench.harness.training.step import Batch, LogSums, Step
-from subnetbench.harness.world import World
-from subnetbench.methods.parts.capacities import ScoreMaps, prunable_parameters
-from subnetbench.methods.parts.norm_clipping import clip_in_place
-from subnetbench.methods.parts.order_statistics import removal_rank
-from subnetbench.methods.parts.retrieval_networks import ClassifiedEmbedding, prunnet_resnet, switchnet_resnet
-from subnetbench.methods.parts.slimmable import SlimmableNetwork
+from subnetbench.harness.distributed.allocator import keep_freed_memory
+from subnetbench.harness.distributed.world import World
+from subnetbench.harness.method.registry import get_method
+from subnetbench.harness.method.stages import Progress, Stage
+from subnetbench.harness.method.step import Batch, LogSums, Step
+from subnetbench.methods.parts.capacity.scores import ScoreMaps, prunable_parameters
+from subnetbench.methods.parts.capacity.slimmable import SlimmableNetwork
+from subnetbench.methods.parts.masks.order_statistics import removal_rank
+from subnetbench.methods.parts.networks.retrieval import ClassifiedEmbedding, prunnet_resnet, switchnet_resnet
+from subnetbench.methods.parts.optim.clipping import clip_in_place
 
 SPARSITIES = (0.2, 0.4, 0.6, 0.8)
 WIDTHS = (1.0, 0.8944, 0.7746, 0.6325, 0.4472)
@@ -91,6 +91,7 @@ class PrunNetProblem:
 
     def forget(self) -> None:
         """Drop the room that earlier steps have made."""
+        self.method.enter_stage(self.modules, Stage("train", 30), None)
         self.optimizations = self.method.optimizers(self.modules, Stage("train", 30), None)
 
     def loss(self, network: nn.Module, parameters: dict[str, Tensor] | None = None) -> Tensor:
@@ -269,6 +270,7 @@ def test_switchnet_step_against_its_widths(benchmark):
     cls = get_method("switchnet")
     method = cls(cls.Config.parse({"preset": "paper", "widths": list(WIDTHS)}))
     modules = nn.ModuleDict({"network": network}).train()
+    method.enter_stage(modules, Stage("train", 30), None)
     optimizations = method.optimizers(modules, Stage("train", 30), None)
 
     def passes() -> None:

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from subnetbench.harness.records import RunRecord, Score, write_record
+from subnetbench.harness.records.hashes import run_id_of
 from subnetbench.harness.report import page, write_page
-from subnetbench.harness.run_folder import RunFolder
+from subnetbench.harness.runs.folder import RunFolder
 
 RUNS, SEEDS, EPOCHS = 3000, 5, 50
 SECONDS, BYTES = 10.0, 10_000_000
@@ -33,13 +34,14 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
         method = f"method{config % 8}"
         values = {"lr": config / 1000, "epochs": EPOCHS, "sparsity": 0.5, "widths": list(range(20))}
         settings = {"method": method, "dataset": "emoji", "task": "classification", "config": values, "data": {}}
+        spec = settings | {"seed": seed, "compute": {"processes": 1}, "inputs": {}, "version": 1}
         scores = [
             *(Score(metric=m, value=random.random(), split="test", variant="full") for m in ("top1", "top5", "loss")),
             *(Score(metric=m, value=random.random(), variant="full") for m in COSTS),
             Score(metric="top1", value=0.1, split="test", variant="trivial"),
         ]
         record = RunRecord(
-            run_id=f"{method}-emoji-s{seed}-{number:010x}",
+            run_id=run_id_of(spec),
             status="finished",
             method=method,
             network="conv4",
@@ -51,7 +53,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
             seed=seed,
             primary_metric="top1",
             config=settings,
-            spec=settings | {"seed": seed, "compute": {"processes": 1}, "inputs": {}, "version": 1},
+            spec=spec,
             versions={"python": "3.11.7", "torch": "2.15.0", "numpy": "2.4.6"},
             scores=scores,
             wall_seconds=10.0,
@@ -89,8 +91,8 @@ def test_report_of_three_thousand_runs(benchmark, results: Path, tmp_path: Path)
         content = write_page(results, tmp_path / "report.html")
         wall.append(time.perf_counter() - start)
         cpu.append(time.process_time() - processor)
-        assert len(content["runs"]) == RUNS
-        assert len(content["rows"]) == RUNS // SEEDS
+        assert len(content.runs) == RUNS
+        assert len(content.rows) == RUNS // SEEDS
 
     benchmark.pedantic(report, rounds=ROUNDS)
     size = (tmp_path / "report.html").stat().st_size

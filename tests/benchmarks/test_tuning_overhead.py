@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from subnetbench.harness.registry import load_plugin
-from subnetbench.harness.run_folder import RunFolder
-from subnetbench.harness.tuning import tune as tuning
+from subnetbench.harness.core.registry import load_plugin
+from subnetbench.harness.runs.folder import RunFolder
+from subnetbench.harness.tuning import studies
+from subnetbench.harness.tuning.attributes import OUTCOME
 from subnetbench.harness.tuning.driver import Driver
-from subnetbench.harness.tuning.study import OUTCOME
 from subnetbench.harness.tuning.tuning_file import TuningFile
 
 PLUGIN = Path(__file__).parent.parent / "harness" / "tuning" / "sleeping_method.py"
@@ -39,7 +39,8 @@ def search(folder, trials, **config):
             "methods": [{"method": "sleeping", "dataset": "blank", "config": {"epochs": 1, **config}}],
         }
     )
-    (study,) = tuning.tune(file, results=folder, trackers=["none"], final=False).searches
+    settings = studies.TuningSettings(results=folder, trackers=(), final=False)
+    (study,) = studies.run_studies(file, settings).searches
     runs = [run for trial in study.trials() for run in trial.user_attrs[OUTCOME]["runs"]]
     return study, runs, max(run[2] for run in runs) - min(run[1] for run in runs)
 
@@ -53,7 +54,7 @@ def test_orchestration_and_idle_slots_at_200_trials_of_one_second(benchmark, tmp
     study, runs, wall = done["result"]
     assert len(runs) == len(study.trials()) == 200
     busy = sum(ended - started for _, started, ended in runs)
-    inside = sum((RunFolder(study.trials_folder, run[0]).progress() or {})["seconds"] for run in runs)
+    inside = sum(RunFolder(study.trials_folder, run[0]).heartbeat().seconds for run in runs)
     # From the end of a trial's process to the next one's start, on each slot: reading the record, tell, ask, spec, fork.
     idle = 1 - busy / (WORKERS * wall)
     orchestration = (WORKERS * wall - inside) / 200
@@ -72,7 +73,7 @@ def test_batches_wait_for_their_slowest_and_slots_do_not(benchmark, tmp_path, mo
     config = {"seconds": 1.5, "spread": 0.9}  # between 0.15 and 2.85 s, by the value of x
     search(tmp_path / "warm", WORKERS, seconds=0.0)
     ours, runs, asynchronous = search(tmp_path / "ours", 40, **config)
-    monkeypatch.setattr(tuning, "Driver", SynchronousBatches)
+    monkeypatch.setattr(studies, "Driver", SynchronousBatches)
     done = {}
     benchmark.pedantic(lambda: done.update(result=search(tmp_path / "batches", 40, **config)), rounds=1)
     batches, _, synchronous = done["result"]

@@ -2,12 +2,13 @@
 
 import pytest
 
-from subnetbench.harness.conformance import DATASET_CHECKS, METHOD_CHECKS
-from subnetbench.harness.paths import default_data_root
-from subnetbench.harness.registry import listing
+from subnetbench.harness.core.paths import default_data_root
+from subnetbench.harness.data.registry import DATASETS as REGISTERED_DATASETS
+from subnetbench.harness.method.registry import METHODS as REGISTERED_METHODS
+from subnetbench.harness.testing.conformance import DATASET_CHECKS, METHOD_CHECKS
 
-METHODS = [entry.name for entry in listing("method")]
-DATASETS = [entry.name for entry in listing("dataset")]
+METHODS = [entry.name for entry in REGISTERED_METHODS.listing()]
+DATASETS = [entry.name for entry in REGISTERED_DATASETS.listing()]
 
 
 @pytest.mark.parametrize("check", METHOD_CHECKS)

@@ -8,12 +8,13 @@ import pytest
 from PIL import Image
 
 from subnetbench.datasets.parts.retrieval import RetrievalDataset
-from subnetbench.harness.data import Dataset, TaskData
+from subnetbench.harness.data.dataset import Dataset
+from subnetbench.harness.data.splits import TaskData
 
 
 @pytest.fixture
 def write_images() -> Callable[..., None]:
-    """Write small images that all differ; the size of each tells its place in the list."""
+    """Write small images that all differ; the size of each is its index in the list."""
 
     def write(folder: Path, *names: str) -> None:
         for number, name in enumerate(names):

@@ -8,7 +8,7 @@ from PIL import Image
 
 from subnetbench.datasets.coco import Coco
 from subnetbench.datasets.flickr30k import Flickr30k
-from subnetbench.harness.errors import DataError, UserError
+from subnetbench.harness.core.errors import DataError, UserError
 
 MALFORMED = "2199200615.jpg| 4   A dog runs across the grass ."
 

@@ -6,15 +6,9 @@ import sys
 
 import pytest
 
-from subnetbench.datasets.parts.captions import (
-    parse_coco,
-    parse_flickr,
-    published_pairs,
-    queries,
-    read_coco,
-    read_flickr,
-)
-from subnetbench.harness.errors import DataError, UserError
+from published.captions import published_pairs
+from subnetbench.datasets.parts.captions import parse_coco, parse_flickr, queries, read_coco, read_flickr
+from subnetbench.harness.core.errors import DataError, UserError
 
 KAGGLE = """image_name| comment_number| comment
 b.jpg| 0| Two "friends" , talking .
@@ -41,6 +35,21 @@ def test_kaggle_rows_and_the_one_without_its_separator():
     )
     assert captioned.order == ((1, 0), (1, 1), (0, 0), (0, 1))
     assert parse_flickr(KAGGLE.replace("\n", "\r\n")) == captioned
+
+
+def test_a_byte_order_mark_is_no_part_of_the_annotations(tmp_path):
+    for name, content, read in (("a.json", json.dumps(COCO), read_coco), ("a.csv", KAGGLE, read_flickr)):
+        (tmp_path / name).write_text(content, encoding="utf-8")
+        plain = read(tmp_path / name)
+        (tmp_path / name).write_text("\ufeff" + content, encoding="utf-8")
+        assert read(tmp_path / name) == plain
+
+
+@pytest.mark.parametrize("caption", [None, 3, ["a"]])
+def test_a_caption_that_is_no_text_is_an_error(caption):
+    rows = [{"image_id": 20, "caption": caption}]
+    with pytest.raises(DataError, match=r"000000000020\.jpg is no text"):
+        parse_coco({**COCO, "annotations": rows})
 
 
 def test_the_token_file_of_torchvision():

@@ -12,11 +12,11 @@ from subnetbench.datasets.cars196 import Cars196
 from subnetbench.datasets.cub import Cub
 from subnetbench.datasets.flowers102 import Flowers102
 from subnetbench.datasets.sop import Sop
-from subnetbench.harness.errors import DataError, UserError
+from subnetbench.harness.core.errors import DataError, UserError
+from subnetbench.harness.data.registry import DATASETS, get_dataset
 from subnetbench.harness.evaluation.retrieval import split_metrics
-from subnetbench.harness.registry import get_dataset, listing
 
-PUBLISHED = [entry.name for entry in listing("dataset") if getattr(get_dataset(entry.name), "counts", None)]
+PUBLISHED = [entry.name for entry in DATASETS.listing() if getattr(get_dataset(entry.name), "counts", None)]
 
 
 def halves(train: int, test: int, train_classes: int, test_classes: int) -> dict[str, int]:
@@ -177,6 +177,23 @@ def test_cars_with_the_development_kit_as_torchvision_reads_it(tmp_path, write_i
     assert numbers_of(data, listed) == ([1, 1, 98, 98], [99, 99, 196])
 
 
+def test_cars_as_kaggle_packs_them(tmp_path, write_images, load, listed, expected_cars):
+    base = tmp_path / "stanford_cars"
+    (base / "devkit").mkdir(parents=True)
+    for part, file, rows in (
+        ("cars_train", "cars_train_annos.mat", CAR_ROWS[:4]),
+        ("cars_test", "cars_test_annos_withlabels.mat", CAR_ROWS[4:]),
+    ):
+        write_images(base / part / part, *(name for name, _ in rows))
+        annotations = structure(**{"class": [n for _, n in rows]}, fname=[name for name, _ in rows])
+        savemat(base / "devkit" / file, {"annotations": annotations[None]})
+    savemat(base / "devkit" / "cars_meta.mat", {"class_names": cells(CARS)[None]})
+    data = load(Cars196)
+    assert numbers_of(data, listed) == ([1, 1, 98, 98], [99, 99, 196])
+    (base / "devkit" / "cars_test_annos_withlabels.mat").rename(base / "cars_test_annos_withlabels.mat")
+    assert load(Cars196).digest == data.digest
+
+
 def test_cars_in_class_folders_as_pytorch_metric_learning_reads_them(
     tmp_path, write_images, load, listed, expected_cars, of_library
 ):
@@ -281,7 +298,7 @@ def test_published_numbers_add_up(name):
 def test_reported_figures_leave_out_what_does_not_fit(cub, load):
     test = load(Cub).test
     x = torch.eye(4)
-    figures = split_metrics(x, x, test)
-    assert "recall_at_2" in figures
-    assert "recall_at_4" not in figures  # a query has three others to find
-    assert figures["map_at_r"] == 1.0
+    metrics = split_metrics(x, x, test)
+    assert "recall_at_2" in metrics
+    assert "recall_at_4" not in metrics  # a query has three others to find
+    assert metrics["map_at_r"] == 1.0

@@ -14,7 +14,7 @@ from subnetbench.datasets.cub import Cub
 from subnetbench.datasets.flowers102 import Flowers102
 from subnetbench.datasets.parts.download import Download, fetch_archive, fetch_file
 from subnetbench.datasets.sop import Sop
-from subnetbench.harness.errors import DataError, UserError
+from subnetbench.harness.core.errors import DataError, UserError
 
 CONTENT = bytes(range(256)) * 5000
 
@@ -201,7 +201,7 @@ def test_fetching_a_data_set_by_command(server, tmp_path, monkeypatch):
     assert str(tmp_path / "CUB_200_2011") in fetched.output
     checked = runner.invoke(app, ["datasets", "check", "cub", *root])
     assert checked.exit_code == 1
-    assert "2 train images instead of 5864" in checked.output
+    assert "2 train images instead of 5864" in str(checked.exception)
     part = runner.invoke(app, ["datasets", "check", "cub", "--data", "partial=true", *root])
     assert part.exit_code == 0, part.output
     assert "train 1, validation 1, test 2" in part.output

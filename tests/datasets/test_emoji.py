@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from subnetbench.datasets.emoji import CUT, Emoji
-from subnetbench.datasets.parts.emoji_archive import EmojiArchive
-from subnetbench.datasets.parts.emoji_build import concept_key
-from subnetbench.datasets.parts.emoji_sources import CUT_VENDORS
-from subnetbench.harness.data import TaskData
-from subnetbench.harness.errors import DataError, UserError
-from subnetbench.harness.tasks import Task
+from subnetbench.datasets.parts.emoji.archive import EmojiArchive
+from subnetbench.datasets.parts.emoji.build import concept_key
+from subnetbench.datasets.parts.emoji.sources import CUT_VENDORS
+from subnetbench.harness.core.errors import DataError, UserError
+from subnetbench.harness.core.tasks import Task
+from subnetbench.harness.data.duplicates import most_similar
+from subnetbench.harness.data.splits import TaskData
 
 
 def load(task: Task, root: Path = Path("nowhere"), **options: object) -> TaskData:
@@ -40,8 +41,8 @@ def test_the_file_needs_no_pickle_and_holds_only_permissive_drawings() -> None:
 
 def test_no_concept_is_in_two_splits() -> None:
     archive = EmojiArchive.load(CUT)
-    keys = [{concept_key(str(code)) for code in archive.hexcodes[archive.split == place]} for place in range(3)]
-    assert [int((archive.split == place).sum()) for place in range(3)] == [200, 40, 160]
+    keys = [{concept_key(str(code)) for code in archive.hexcodes[archive.split == number]} for number in range(3)]
+    assert [int((archive.split == number).sum()) for number in range(3)] == [200, 40, 160]
     assert all(one.isdisjoint(other) for one, other in combinations(keys, 2))
 
 
@@ -82,10 +83,10 @@ def test_loading_twice_gives_the_same_and_nothing_is_augmented() -> None:
     one, other = load("retrieval"), load("retrieval")
     assert one.digest == other.digest
     archive = EmojiArchive.load(CUT)
-    place = archive.split[archive.concept]
+    split_of = archive.split[archive.concept]
     for number, (split, again) in enumerate(zip(splits_of(one), splits_of(other), strict=True)):
         assert split.images.tensor is not None
-        assert torch.equal(split.images.tensor, torch.from_numpy(archive.images[place == number]))
+        assert torch.equal(split.images.tensor, torch.from_numpy(archive.images[split_of == number]))
         assert torch.equal(split.images.tensor, again.images.tensor)
 
 
@@ -191,3 +192,34 @@ def test_the_notice_names_every_package_of_the_cut() -> None:
         name, version, licence = str(line).split(" ")
         assert f"npm {name} {version}" in notice
         assert (Path(CUT).parents[2] / "LICENSES" / f"{licence}.txt").is_file()
+
+
+@pytest.mark.parametrize("task", ["classification", "retrieval", "text_image"])
+def test_the_split_by_near_duplicates_lets_no_pair_cross(task):
+    data = Emoji(Emoji.Config(split="near_duplicates"), Path()).load(task)
+    again = Emoji(Emoji.Config(split="near_duplicates"), Path()).load(task)
+    usual = Emoji(Emoji.Config(), Path()).load(task)
+    assert data.digest == again.digest != usual.digest
+    assert "near-duplicates" in data.protocol
+    assert "near-duplicates" not in usual.protocol
+    parts = [part.images for part in (data.train, data.validation, data.test)]
+    assert sum(map(len, parts)) == 2000
+    for first, second in combinations(parts, 2):
+        assert most_similar(second, first)[0].max() <= 0.9
+    if task == "retrieval":
+        names = [set(part.classes) for part in (data.train, data.validation, data.test)]
+        assert not any(first & second for first, second in combinations(names, 2))
+
+
+def test_the_usual_split_keeps_the_ids_of_its_runs():
+    assert "split" not in Emoji.Config().model_dump(mode="json")
+    assert Emoji.Config.parse(Emoji.Config(split="near_duplicates").model_dump(mode="json")).split == "near_duplicates"
+
+
+def test_vendors_are_classes_in_all_splits():
+    data = Emoji(Emoji.Config(labels="vendors"), Path()).load("classification")
+    for part in (data.train, data.validation, data.test):
+        assert part.classes == ("noto", "noto-v1", "twemoji", "fluent-emoji-flat", "emojione")
+        assert len(set(np.bincount(part.labels))) == 1
+    few = Emoji(Emoji.Config(labels="vendors", vendors=("twemoji", "noto")), Path()).load("classification")
+    assert few.train.classes == ("noto", "twemoji")

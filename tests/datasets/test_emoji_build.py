@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 
 from subnetbench.datasets.emoji import CUT, Emoji
-from subnetbench.datasets.parts import emoji_build, emoji_sources
-from subnetbench.datasets.parts.emoji_archive import EmojiArchive
-from subnetbench.datasets.parts.emoji_build import (
+from subnetbench.datasets.parts.emoji import build as emoji_build
+from subnetbench.datasets.parts.emoji import sources as emoji_sources
+from subnetbench.datasets.parts.emoji.archive import EmojiArchive
+from subnetbench.datasets.parts.emoji.build import (
     build_cut,
     build_full,
     concept_key,
@@ -30,8 +31,8 @@ from subnetbench.datasets.parts.emoji_build import (
     proportional,
     slug,
 )
-from subnetbench.datasets.parts.emoji_sources import NAMES, VENDORS, Package
-from subnetbench.harness.errors import DataError, UserError
+from subnetbench.datasets.parts.emoji.sources import NAMES, VENDORS, Package
+from subnetbench.harness.core.errors import DataError, UserError
 
 COLOURS = {"1F600": "red", "1F601": "green", "1F602": "blue", "0023-20E3": "gray", "002A-20E3": "gold", "1F3FB": "tan"}
 LABELS = {

@@ -10,9 +10,11 @@ from PIL import Image
 from subnetbench.datasets import tiny_imagenet
 from subnetbench.datasets.image_folder import ImageFolder
 from subnetbench.datasets.tiny_imagenet import TinyImagenet
-from subnetbench.harness.data import Dataset, ImageFiles, Split, TaskData
-from subnetbench.harness.errors import DataError, UserError
-from subnetbench.harness.tasks import Task
+from subnetbench.harness.core.errors import DataError, UserError
+from subnetbench.harness.core.tasks import Task
+from subnetbench.harness.data.dataset import Dataset
+from subnetbench.harness.data.images import ImageFiles
+from subnetbench.harness.data.splits import Split, TaskData
 
 WNIDS = ("n01443537", "n01629819", "n02084071")
 
@@ -203,7 +205,8 @@ def test_an_undecodable_image_is_named(tmp_path: Path) -> None:
 def test_grey_transparent_and_truncated_files(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (9, 7), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "grey.png")
-    Image.fromarray(np.dstack([pixels] * 4)).save(tmp_path / "rgba.png")
+    opaque = np.full_like(pixels, 255)
+    Image.fromarray(np.dstack([pixels] * 3 + [opaque])).save(tmp_path / "rgba.png")
     images = ImageFiles([tmp_path / "grey.png", tmp_path / "rgba.png"]).read(np.arange(2))
     for image in images:
         np.testing.assert_array_equal(image, np.stack([pixels] * 3))
@@ -211,3 +214,77 @@ def test_grey_transparent_and_truncated_files(tmp_path: Path) -> None:
     (tmp_path / "half.png").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataError, match=r"half\.png cannot be decoded"):
         ImageFiles([tmp_path / "half.png"]).read(np.arange(1))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train", "val", "test"),
+        ("train", "valid", "test"),
+        ("Train", "Validation", "Test"),
+        ("training", "dev", "testing"),
+    ],
+)
+def test_folders_of_splits_by_any_of_their_usual_names(tmp_path: Path, names: tuple[str, str, str]) -> None:
+    for seed, split in enumerate(names):
+        write_classes(tmp_path / "images" / split, {"cat": 3, "dog": 4}, seed=100 * seed)
+    data = load(ImageFolder, tmp_path)
+    assert [split.images.paths[0].parts[-3] for split in (data.train, data.validation, data.test)] == list(names)
+    assert [len(split) for split in (data.train, data.validation, data.test)] == [7, 7, 7]
+
+
+@pytest.mark.parametrize(
+    ("names", "fault"),
+    [
+        (("train", "val", "valid", "test"), "two folders for validation: val and valid"),
+        (("valid", "test"), "no folder of training images"),
+        (("train", "more"), "no folder to test on"),
+    ],
+)
+def test_folders_of_splits_never_become_classes(tmp_path: Path, names: tuple[str, ...], fault: str) -> None:
+    for split in names:
+        write_classes(tmp_path / "images" / split, {"cat": 3, "dog": 4})
+    with pytest.raises(DataError, match=fault):
+        load(ImageFolder, tmp_path)
+
+
+def test_folders_beside_the_splits_are_said_to_be_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for split in ("train", "test", "extra"):
+        write_classes(tmp_path / "images" / split, {"cat": 5, "dog": 5})
+    load(ImageFolder, tmp_path)
+    assert "folders beside the splits are not read: extra" in caplog.text
+
+
+def test_what_systems_add_is_no_data(tmp_path: Path) -> None:
+    write_classes(tmp_path / "images", {"cat": 10, "dog": 10})
+    before = load(ImageFolder, tmp_path).digest
+    for name in (".ipynb_checkpoints", "__MACOSX", "cat/.ipynb_checkpoints", "dog/__MACOSX"):
+        write_image(tmp_path / "images" / name / "x.png", 3)
+    write_image(tmp_path / "images" / "cat" / "._0.png", 3)
+    (tmp_path / "images" / "dog" / "Thumbs.db").write_bytes(b"x")
+    (tmp_path / "images" / "readme.txt").write_text("beside the classes")
+    assert load(ImageFolder, tmp_path).digest == before
+
+
+def test_files_that_are_not_read_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_classes(tmp_path / "images", {"cat": 10, "dog": 10})
+    for name in ("a.heic", "b.HEIC", "c.txt"):
+        (tmp_path / "images" / "cat" / name).write_bytes(b"x")
+    load(ImageFolder, tmp_path)
+    assert "3 files are not read, for they are no images: 2 x .heic, 1 x .txt" in caplog.text
+
+
+def test_links(tmp_path: Path) -> None:
+    write_classes(tmp_path / "images", {"cat": 10, "dog": 10})
+    whole = load(ImageFolder, tmp_path).digest
+    up = tmp_path / "images" / "cat" / "up"
+    up.symlink_to("..")
+    (tmp_path / "images" / "cat" / "self").symlink_to(".")
+    assert load(ImageFolder, tmp_path).digest == whole
+    # A link to a folder elsewhere is read.
+    write_classes(tmp_path / "elsewhere", {"more": 5}, seed=70)
+    (tmp_path / "images" / "fox").symlink_to(tmp_path / "elsewhere" / "more")
+    assert load(ImageFolder, tmp_path).train.classes == ("cat", "dog", "fox")
+    (tmp_path / "images" / "dog" / "gone.png").symlink_to("/nowhere/gone.png")
+    with pytest.raises(DataError, match=r"1 of \d+ images are links that lead nowhere: .*gone\.png"):
+        load(ImageFolder, tmp_path)

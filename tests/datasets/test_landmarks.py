@@ -13,15 +13,17 @@ from subnetbench.datasets.landmarks import Landmarks
 from subnetbench.datasets.parts.annotations import csv_columns
 from subnetbench.datasets.roxford5k import ROxford5k
 from subnetbench.datasets.rparis6k import RParis6k
-from subnetbench.harness.conformance import _check_data, short_spec
-from subnetbench.harness.errors import DataError
+from subnetbench.harness.api.trained import evaluate
+from subnetbench.harness.core.errors import DataError
+from subnetbench.harness.evaluation.pixels import found_by_pixels
 from subnetbench.harness.evaluation.relevance import Relevance
 from subnetbench.harness.evaluation.retrieval import split_metrics
-from subnetbench.harness.evaluation.trivial import raw_pixels
-from subnetbench.harness.execution import RunSettings, execute, load_data
-from subnetbench.harness.run_folder import RunFolder
-from subnetbench.harness.specs import resolve
-from subnetbench.harness.use import evaluate_run
+from subnetbench.harness.execution.run import execute, load_data
+from subnetbench.harness.execution.settings import RunSettings
+from subnetbench.harness.method.resolve import resolve
+from subnetbench.harness.runs.folder import RunFolder
+from subnetbench.harness.testing.conformance import _check_data
+from subnetbench.harness.testing.short_runs import short_spec
 
 GALLERY = [f"all_souls_{number:06d}" for number in range(12)]
 QUERIES = ["all_souls_q1", "radcliffe_q2", "hertford_q3"]
@@ -107,9 +109,10 @@ def test_queries_are_cut_to_their_boxes_or_not(oxford, load):
     np.testing.assert_array_equal(cut.test.images.read(np.array([0]))[0].permute(1, 2, 0), pixels[2:10, 1:10])
     subset = cut.test.subset(np.array([2, 0]))
     assert [tuple(image.shape) for image in subset.images.read(np.arange(2))] == [(3, 9, 11), (3, 8, 9)]
-    assert Relevance.from_split(subset).counts.tolist() == [1, 5]
+    assert Relevance.settings(subset)[""].counts.tolist() == [1, 5]
     assert cut.digest != whole.digest
-    assert "easy_map_trapezoid" in raw_pixels(cut.test)
+    baselines = found_by_pixels(cut)
+    assert all("easy_map_trapezoid" in values for values in baselines.values())
 
 
 def test_ground_truth_beside_the_folder_and_in_arrays(tmp_path, write_images, load, monkeypatch):
@@ -182,16 +185,16 @@ SOLUTION = [("93a4b5c6", "60718293 8293a4b5", "Private"), ("a4b5c6d7", "5f607182
 SOLUTION += [("b5c6d7e8", "None", "Ignored"), ("c6d7e8f9", "718293a4", "Private")]
 
 
-def place(part: str, image: str) -> str:
+def file_of(part: str, image: str) -> str:
     return f"{part}/{image[0]}/{image[1]}/{image[2]}/{image}.jpg"
 
 
 @pytest.fixture
 def landmarks(tmp_path, write_images, monkeypatch) -> Path:
     base = tmp_path / "google-landmark"
-    write_images(base, *(place("train", image) for images in TRAIN.values() for image in images))
-    write_images(base, *(place("index", image) for image in INDEX))
-    write_images(base, *(place("test", image) for image, _, used in SOLUTION if used != "Ignored"))
+    write_images(base, *(file_of("train", image) for images in TRAIN.values() for image in images))
+    write_images(base, *(file_of("index", image) for image in INDEX))
+    write_images(base, *(file_of("test", image) for image, _, used in SOLUTION if used != "Ignored"))
     clean = "".join(f"{landmark},{' '.join(images)}\n" for landmark, images in TRAIN.items())
     (base / "train" / "train_clean.csv").write_text("landmark_id,images\n" + clean)
     full = "".join(f'{image},"http://a/b,c.jpg",{key}\n' for key, images in TRAIN.items() for image in images)
@@ -208,7 +211,9 @@ def test_landmarks(landmarks, load, listed):
     data = load(Landmarks)
     assert data.train.classes == ("17", "9")
     assert data.validation.classes == ("203",)
-    expected = [(f"google-landmark/{place('train', image)}", key) for key, images in TRAIN.items() for image in images]
+    expected = [
+        (f"google-landmark/{file_of('train', image)}", key) for key, images in TRAIN.items() for image in images
+    ]
     assert listed(data.train, data.validation) == expected
     assert [path.stem for path in data.test.images.paths] == ["93a4b5c6", "c6d7e8f9"]
     assert [path.stem for path in data.test.gallery.images.paths] == INDEX
@@ -235,7 +240,7 @@ def test_landmark_training_lists(landmarks, load, listed):
     clean = load(Landmarks)
     full = load(Landmarks, train_list="train/train.csv")
     assert listed(full.train, full.validation) == listed(clean.train, clean.validation)
-    lines = [f"{place('train', image)} {number}" for number, key in enumerate(("9", "203")) for image in TRAIN[key]]
+    lines = [f"{file_of('train', image)} {number}" for number, key in enumerate(("9", "203")) for image in TRAIN[key]]
     (landmarks / "gldv2_train_30percent.txt").write_text("\n".join(lines))
     own = load(Landmarks, train_list="gldv2_train_30percent.txt")
     assert (own.train.classes, own.validation.classes) == (("0",), ("1",))
@@ -245,11 +250,11 @@ def test_landmark_training_lists(landmarks, load, listed):
 
 def test_landmark_lists_of_the_prunnet_code(landmarks, load):
     official = load(Landmarks)
-    gallery = "".join(f"{place('index', image)} {number}\n" for number, image in enumerate(INDEX))
+    gallery = "".join(f"{file_of('index', image)} {number}\n" for number, image in enumerate(INDEX))
     (landmarks / "gldv2_gallery_list.txt").write_text(gallery)
     private = [(image, wanted.split()) for image, wanted, used in SOLUTION if used == "Private"]
     truth = "".join(
-        f"{place('test', image)} {number} {','.join(str(INDEX.index(name)) for name in wanted)}\n"
+        f"{file_of('test', image)} {number} {','.join(str(INDEX.index(name)) for name in wanted)}\n"
         for number, (image, wanted) in enumerate(private)
     )
     (landmarks / "gldv2_private_query_gt.txt").write_text(truth)
@@ -258,7 +263,7 @@ def test_landmark_lists_of_the_prunnet_code(landmarks, load):
 
 
 def test_landmarks_that_are_missing_or_wrong(landmarks, load):
-    (landmarks / place("index", INDEX[1])).unlink()
+    (landmarks / file_of("index", INDEX[1])).unlink()
     with pytest.raises(DataError, match="1 of 4 images are missing"):
         load(Landmarks)
     part = load(Landmarks, partial=True)
@@ -279,11 +284,12 @@ def test_training_on_landmarks_for_oxford(landmarks, oxford, load):
     assert load(Landmarks, test="roxford5k", boxes=False).digest != data.digest
 
 
+@pytest.mark.slow
 def test_a_run_that_was_trained_elsewhere_is_scored_in_all_settings(oxford, tmp_path):
     spec = short_spec("triplet")
     assert execute(spec, tmp_path / "results", RunSettings(trackers=())) == "finished"
     model = RunFolder(tmp_path / "results", spec.run_id).model_file
-    scores = evaluate_run(str(model), dataset="roxford5k", data_root=tmp_path, device="cpu")
+    scores = evaluate(model, dataset="roxford5k", data_root=tmp_path, device="cpu").scores
     found = {score.metric: score.value for score in scores if score.variant == "dense"}
     for prefix in ("", "easy_", "hard_"):
         assert 0 < found[f"{prefix}map_trapezoid"] <= 1

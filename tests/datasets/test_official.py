@@ -18,8 +18,9 @@ from subnetbench.datasets.cifar10 import Cifar10
 from subnetbench.datasets.cifar100 import Cifar100
 from subnetbench.datasets.digits import Digits
 from subnetbench.datasets.fashion_mnist import DEBIAN, FashionMnist
-from subnetbench.harness.data import Dataset, TaskData
-from subnetbench.harness.errors import DataError, UserError
+from subnetbench.harness.core.errors import DataError, UserError
+from subnetbench.harness.data.dataset import Dataset
+from subnetbench.harness.data.splits import TaskData
 
 CIFAR = {"cifar10": (Cifar10, torchvision.datasets.CIFAR10), "cifar100": (Cifar100, torchvision.datasets.CIFAR100)}
 
@@ -29,7 +30,7 @@ def load(dataset: type[Dataset], root: Path, **options: object) -> TaskData:
 
 
 def write_fashion(folder: Path, monkeypatch: pytest.MonkeyPatch, *, compress: bool) -> dict[str, np.ndarray]:
-    """60 training and 20 test images in the IDX format; their digests take the place of the published ones."""
+    """60 training and 20 test images in the IDX format; their digests replace the published ones."""
     folder.mkdir(parents=True)
     random = np.random.default_rng(0)
     arrays = {
@@ -50,7 +51,7 @@ def write_fashion(folder: Path, monkeypatch: pytest.MonkeyPatch, *, compress: bo
 
 
 def write_cifar(root: Path, loader: type[torchvision.datasets.CIFAR10], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A few images a batch, as the Python version of CIFAR has them; their MD5 takes the place of the published."""
+    """A few images a batch, as the Python version of CIFAR has them; their MD5 replaces the published one."""
     folder = root / loader.base_folder
     folder.mkdir(parents=True)
     random = np.random.default_rng(1)

@@ -7,7 +7,7 @@ from pytorch_metric_learning import datasets as library
 from subnetbench.datasets.inshop import Inshop
 from subnetbench.datasets.sop import Sop
 from subnetbench.datasets.veri776 import Veri776
-from subnetbench.harness.errors import DataError
+from subnetbench.harness.core.errors import DataError
 from subnetbench.harness.evaluation.relevance import Relevance
 
 HEADER = "image_id class_id super_class_id path\n"
@@ -51,7 +51,7 @@ def test_sop_with_own_queries_and_gallery(sop, load, listed):
     assert data.test.classes == data.test.gallery.classes == ("11320", "11319", "5")
     assert data.test.labels.tolist() == [0, 1]
     assert data.test.gallery.labels.tolist() == [1, 2]
-    assert Relevance.from_split(data.test).counts.tolist() == [0, 1]
+    assert Relevance.settings(data.test)[""].counts.tolist() == [0, 1]
     assert load(Sop).digest != data.digest
     (sop / "Ebay_gallery.txt").write_text(HEADER + "3 11319 1 lamp_final/c_1.JPG\n")
     other = load(Sop, test_list="Ebay_query.txt", gallery_list="Ebay_gallery.txt")
@@ -84,7 +84,7 @@ def test_inshop(eval_folder, image_folder, tmp_path, write_images, load, listed,
         assert listed(split) == [(f"{prefix}/{name}", item) for name, item, given in INSHOP if given == part]
     assert data.train.classes == ("id_00000002",)
     assert data.validation.classes == ("id_00000080",)
-    assert Relevance.from_split(data.test).positives(np.arange(2)).tolist() == [[0], [1]]
+    assert Relevance.settings(data.test)[""].positives(np.arange(2)).tolist() == [[0], [1]]
     partition.write_text(partition.read_text() + "img/a.jpg id_9 holdout\n")
     with pytest.raises(DataError, match="holdout"):
         load(Inshop)
@@ -140,7 +140,7 @@ def test_veri(veri, load, listed):
     ]
     assert listed(data.test.gallery) == [(f"VeRi/image_test/{name}", vehicle) for name, vehicle, _ in VERI_TEST]
     assert [name for _, name in listed(data.test)] == ["0002", "0005", "0005"]
-    relevance = Relevance.from_split(data.test)
+    relevance = Relevance.settings(data.test)[""]
     # The first two are ignored for the first query: its own camera; the third query's camera is nowhere in the gallery.
     assert relevance.positives(np.arange(3)).tolist() == [[2, -1], [4, -1], [3, 4]]
     assert [each.tolist() for each in relevance.ignored] == [[0, 1], [3], []]

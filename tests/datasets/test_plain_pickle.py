@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from subnetbench.datasets.parts.plain_pickle import read_plain_pickle
-from subnetbench.harness.errors import DataError
+from subnetbench.harness.core.errors import DataError
 
 PLAIN = {
     "imlist": ["a", "ü"],

@@ -14,8 +14,8 @@ from subnetbench.datasets.cifar100 import Cifar100
 from subnetbench.datasets.imagenet import Imagenet
 from subnetbench.datasets.parts.cifar import Split
 from subnetbench.datasets.split_file import SplitFile
-from subnetbench.harness.data import TensorImages
-from subnetbench.harness.errors import DataError
+from subnetbench.harness.core.errors import DataError
+from subnetbench.harness.data.images import TensorImages
 from subnetbench.harness.evaluation.relevance import Relevance
 
 BARE = {
@@ -71,7 +71,7 @@ def test_queries_and_gallery_without_validation(own, load):
     (own / "splits.json").write_text(json.dumps(content))
     data = load(SplitFile, validation_classes=1)
     assert (data.train.classes, data.validation.classes) == (("a", "b"), ("c",))
-    assert Relevance.from_split(data.test).positives(np.array([0])).tolist() == [[1]]
+    assert Relevance.settings(data.test)[""].positives(np.array([0])).tolist() == [[1]]
 
 
 @pytest.mark.parametrize(
@@ -134,4 +134,47 @@ def test_cifar100_as_retrieval(tmp_path, monkeypatch):
     monkeypatch.setattr("subnetbench.datasets.cifar100.read_cifar", read)
     data = Cifar100(Cifar100.Config(validation_size=200), tmp_path).load("retrieval")
     assert (data.task, len(data.train), len(data.validation), len(data.test)) == ("retrieval", 400, 200, 200)
-    assert Relevance.from_split(data.test).counts.tolist() == [1] * 200
+    assert Relevance.settings(data.test)[""].counts.tolist() == [1] * 200
+
+
+def listing(names) -> str:
+    train = "".join(f"  {name}: [{name}/1.png, {name}/2.png]\n" for name in names)
+    return f"train:\n{train}test:\n  z: [z/1.png, z/2.png]\n"
+
+
+@pytest.mark.parametrize("names", [("no", "off", "yes", "on"), ("1", "01", "001", "0x1"), ("1e3", "1000", "null", "~")])
+def test_names_of_classes_stay_as_they_are_written(own, load, write_images, names):
+    write_images(own, *(f"{name}/{i}.png" for name in (*names, "z") for i in (1, 2)))
+    (own / "splits.yaml").write_text(listing(names))
+    assert load(SplitFile, file="splits.yaml", validation_classes=0).train.classes == names
+
+
+@pytest.mark.parametrize("file", ["splits.yaml", "splits.json"])
+def test_a_class_that_is_named_twice_is_an_error(own, load, file):
+    row = '"train": {"a": ["a/1.png"], "a": ["a/2.png"]}, "test": {"e": ["e/1.png"]}'
+    (own / file).write_text("{" + row + "}")
+    with pytest.raises(DataError, match="twice"):
+        load(SplitFile, file=file)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_name(own, load, listed):
+    for file, text in (("plain.txt", as_text(NAMED)), ("marked.txt", "\ufeff" + as_text(NAMED))):
+        (own / file).write_text(text, encoding="utf-8")
+    plain, marked = (load(SplitFile, file=file, partial=True) for file in ("plain.txt", "marked.txt"))
+    assert listed(marked.train) == listed(plain.train)
+    (own / "marked.json").write_text("\ufeff" + json.dumps(NAMED), encoding="utf-8")
+    assert listed(load(SplitFile, file="marked.json").train) == listed(plain.train)
+
+
+def test_the_own_image_of_a_query_is_no_hit(own, load):
+    members = {"e": ["e/1.png", "e/2.png"], "f": ["f/1.png", "f/2.png"]}
+    content = {"train": NAMED["train"], "query": members, "gallery": members}
+    (own / "splits.json").write_text(json.dumps(content))
+    data = load(SplitFile, validation_classes=1)
+    relevance = Relevance.settings(data.test)[""]
+    assert relevance.own.tolist() == [0, 1, 2, 3]
+    assert relevance.counts.tolist() == [1, 1, 1, 1]
+    assert "own image left out of the ranking of 4 queries" in data.protocol
+    apart = {"train": NAMED["train"], "query": {"e": ["e/1.png"]}, "gallery": {"e": ["e/2.png"]}}
+    (own / "splits.json").write_text(json.dumps(apart))
+    assert "own image" not in load(SplitFile, validation_classes=1).protocol

@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from subnetbench.datasets.parts.splits import findable, hold_out, limit_training, stratified_order
-from subnetbench.harness.config import DatasetConfig
-from subnetbench.harness.data import Split, TensorImages
-from subnetbench.harness.errors import UserError
+from subnetbench.harness.core.config import DatasetConfig
+from subnetbench.harness.core.errors import UserError
+from subnetbench.harness.data.images import TensorImages
+from subnetbench.harness.data.splits import Split
 
 LABELS = st.lists(st.integers(0, 5), min_size=1, max_size=60).map(lambda x: np.unique(x, return_inverse=True)[1])
 

@@ -58,7 +58,7 @@ def test_a_sweep_and_all_that_can_be_done_with_it(subnetbench, tmp_path):
     assert "edge_popup" in board
     assert "finished" in subnetbench("logs", run, "-n", "5").stdout
     cleaned = subnetbench("clean", "results/small", "--models").stdout
-    assert "removed 6 files" in cleaned
+    assert "removed 7 files" in cleaned
     assert "0 to do" in subnetbench("sweep", "small.yaml").stdout
 
 
@@ -91,10 +91,10 @@ def test_every_command_has_help_with_an_example(subnetbench):
 
 
 def test_details_of_a_method_and_a_data_set(subnetbench):
-    facts = json.loads(subnetbench("methods", "edge_popup", "--json").stdout)
-    sparsity = next(field for field in facts["config"] if field["name"] == "sparsity")
+    described = json.loads(subnetbench("methods", "edge_popup", "--json").stdout)
+    sparsity = next(field for field in described["config"] if field["name"] == "sparsity")
     assert (sparsity["default"], sparsity["allowed"], sparsity["operating_point"]) == (0.5, ">= 0, < 1", True)
-    assert "1911.13299" in facts["paper"]
+    assert "1911.13299" in described["paper"]
     assert "retrieval" in subnetbench("datasets", "emoji").stdout
     assert "digest" in subnetbench("datasets", "check", "emoji").stdout
 
@@ -118,7 +118,7 @@ def test_doctor(subnetbench):
         (["run", "dense", "cifar10"], "cifar-10-batches-py is missing"),
         (["sweep", "absent.yaml"], "cannot be read"),
         (["methods", "supermusk"], "there is no method"),
-        (["evaluate", "nothing"], "no run of this name"),
+        (["evaluate", "nothing"], "there is no run 'nothing'"),
         (["leaderboard", "nowhere"], "nowhere"),
         (["clean", "nowhere"], "there is no such folder"),
         (["--plugin", "absent.py", "methods"], "there is no such file"),

@@ -1,4 +1,4 @@
-"""Runs survive being killed at any instant: the same command goes on and ends with the same bits."""
+"""Runs survive being killed at any instant: the same command resumes and ends with the same bits."""
 
 import json
 import os
@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from subnetbench.harness.run_folder import find_runs
-from subnetbench.harness.state_files import load_state
+from subnetbench.harness.records.read import read_records
+from subnetbench.harness.runs.folder import find_runs
+from subnetbench.harness.runs.state import Heartbeat
+from subnetbench.harness.runs.state_file import load_state
 
 TRAINING = ["--set", "network=conv2", "--set", "image_size=8", "--set", "batch_size=16", "--epochs", "2"]
 
@@ -46,6 +48,12 @@ def scores_of(subnetbench, results):
     return {(r["variant"], r["split"], r["metric"]): r["value"] for r in rows if not r["metric"].startswith(timing)}
 
 
+def spent_by(results):
+    """What the record says was spent."""
+    (row,) = read_records([results]).runs.to_pylist()
+    return {name: row[name] for name in ("training_macs", "input_training_macs", "images_seen", "steps")}
+
+
 def weights_of(results):
     (run,) = find_runs(results)
     return load_state(run.model_file)["modules"]
@@ -71,33 +79,35 @@ def test_sigkill_at_any_moment_changes_no_bit(subnetbench, start, tmp_path, proc
                 continue
         driver.wait()
         wait_for(lambda: not processes_of(killed))
-    subnetbench(*arguments, "killed", "--retry-failed")
+    subnetbench(*arguments, "killed")
 
     straight, resumed = weights_of(tmp_path / "straight"), weights_of(killed)
     assert straight.keys() == resumed.keys()
     for name in straight:
         assert torch.equal(straight[name], resumed[name]), name
     assert scores_of(subnetbench, tmp_path / "straight") == scores_of(subnetbench, killed)
+    assert spent_by(tmp_path / "straight") == spent_by(killed)
+    assert spent_by(killed)["training_macs"] > 0
 
 
 @pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM])
-def test_a_request_to_stop_is_obeyed_and_the_same_command_goes_on(subnetbench, start, tmp_path, asked):
+def test_a_request_to_stop_is_obeyed_and_the_same_command_resumes(subnetbench, start, tmp_path, asked):
     arguments = ["run", "edge_popup", "emoji", *TRAINING, "--epochs", "8", "--tracker", "none", "--out", "out"]
     driver = start(*arguments)
-    wait_for(lambda: any((run.progress() or {}).get("step", 0) > 3 for run in find_runs(tmp_path / "out")))
+    wait_for(lambda: any((run.heartbeat() or Heartbeat()).step > 3 for run in find_runs(tmp_path / "out")))
     os.killpg(driver.pid, asked)
     assert driver.wait(timeout=60) == 1
     (run,) = find_runs(tmp_path / "out")
     assert run.state() == "interrupted"
     assert run.last_checkpoint.exists()
-    assert "goes on where it stopped" in (tmp_path / "output.txt").read_text()
+    assert "the same command resumes" in (tmp_path / "output.txt").read_text()
     assert not processes_of(tmp_path / "out")
     subnetbench(*arguments)
     assert run.state() == "finished"
     assert not run.last_checkpoint.exists()
 
 
-def test_a_killed_rank_ends_its_run_and_leaves_the_others(subnetbench, start, tmp_path):
+def test_a_run_resumes_when_a_rank_is_killed_and_the_others_are_left_alone(subnetbench, start, tmp_path):
     (tmp_path / "two.yaml").write_text(
         """
 name: two
@@ -112,17 +122,15 @@ runs:
 
     def training():
         return [
-            r for r in find_runs(results) if r.run_id.startswith("edge") and (r.progress() or {}).get("step", 0) > 2
+            r for r in find_runs(results) if r.run_id.startswith("edge") and (r.heartbeat() or Heartbeat()).step > 2
         ]
 
     wait_for(training)
     (run,) = training()
     victim = max(processes_of(run.path))
     os.kill(victim, signal.SIGKILL)
-    began = time.monotonic()
-    wait_for(lambda: not processes_of(run.path), seconds=60)
-    assert time.monotonic() - began < 60
-    assert driver.wait(timeout=120) == 1
+    peers = {*processes_of(run.path)} - {victim}
+    wait_for(lambda: not peers & {*processes_of(run.path)}, seconds=60)
+    assert driver.wait(timeout=240) == 0
     states = {r.run_id.split("-")[0]: r.state() for r in find_runs(results)}
-    assert states == {"edge_popup": "failed", "dense": "finished"}
-    assert "killed" in subnetbench("status", "results/two").stdout or run.failure() is not None
+    assert states == {"edge_popup": "finished", "dense": "finished"}

@@ -23,7 +23,7 @@ import yaml
 from optuna.trial import TrialState
 
 from subnetbench.harness.leaderboard import Leaderboard
-from subnetbench.harness.run_folder import find_runs
+from subnetbench.harness.runs.folder import find_runs
 from subnetbench.harness.tuning.storage import open_storage
 
 PLUGIN = Path(__file__).parent.parent / "harness" / "tuning" / "sleeping_method.py"
@@ -31,7 +31,7 @@ LATEST = 600
 
 
 def quality(x, y, seed=0):
-    return 1 - (x - 0.3) ** 2 - abs(y - 0.01) + 0.001 * (seed % 7)
+    return 0.99 - ((x - 0.3) ** 2 + abs(y - 0.01)) / 2 + 0.001 * (seed % 7)
 
 
 def free_port():
@@ -250,7 +250,7 @@ def test_from_a_file_to_rows_that_say_what_the_search_cost(subnetbench, tmp_path
     assert [c["seeds"] for c in cells if c["metric"] == "top1"] == [2] * 4
     assert sorted(tuned for tuned, _ in score) == [False, False, True, True]
     assert {key: cost.get(key) for key in score} == {key: 4.0 if key[0] else None for key in score}
-    # The best of the second study is its default: the same figures in a row of each kind, from one run.
+    # The best of the second study is its default: the same scores in a row of each kind, from one run.
     assert score[True, "mode=b, x=0.3, y=0.1"] == score[False, "mode=b, x=0.3, y=0.1"]
 
     gains = list(csv.DictReader((results / "gains.csv").open()))

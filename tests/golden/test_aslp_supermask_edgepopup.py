@@ -10,16 +10,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from subnetbench.harness.data import normalise
-from subnetbench.harness.selection import Selection
-from subnetbench.methods.parts.augmentation import crop_flip
-from subnetbench.methods.parts.initialisation import fan_magnitude, kaiming_normal_, signed_constant, signed_constant_
-from subnetbench.methods.parts.mask_functions import BernoulliGate, GumbelGate, rescale_factor
-from subnetbench.methods.parts.mask_statistics import mask_statistics, sparsity_of
-from subnetbench.methods.parts.masking import MaskedModel, mask_network
-from subnetbench.methods.parts.masks import AslpMask, EdgePopupMask, FixedMask, Mask, Supermask
-from subnetbench.methods.parts.order_statistics import magnitude_thresholds, removal_rank, sorted_rule_mask
-from subnetbench.methods.parts.small_networks import parameter_count, small_network
+from published.sparsity import fan_magnitude, parameter_count, sparsity_of
+from subnetbench.harness.data.preprocessing import normalise
+from subnetbench.harness.training.selection import Selection
+from subnetbench.methods.parts.masks.gates import BernoulliGate, GumbelGate, rescale_factor
+from subnetbench.methods.parts.masks.masked_model import MaskedModel, mask_network
+from subnetbench.methods.parts.masks.masks import AslpMask, EdgePopupMask, FixedMask, Mask, Supermask
+from subnetbench.methods.parts.masks.order_statistics import magnitude_thresholds, removal_rank, sorted_rule_mask
+from subnetbench.methods.parts.masks.statistics import mask_statistics
+from subnetbench.methods.parts.networks.initialisation import kaiming_normal_, signed_constant, signed_constant_
+from subnetbench.methods.parts.networks.small import small_network
+from subnetbench.methods.parts.views.augmentation import crop_flip
 
 LAYERS = ("conv1", "conv2", "fc1", "fc2", "fc3")
 NAMES = tuple(f"{layer}.weight" for layer in LAYERS)

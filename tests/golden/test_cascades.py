@@ -8,34 +8,36 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from subnetbench.datasets.parts.captions import parse_coco, parse_flickr, published_pairs
-from subnetbench.harness.data import TensorImages
+from published.captions import published_pairs
+from published.cascade_timing import timing_report
+from published.cascades import bi_encoder_level, cached_fractions
+from published.cascades import cached as cached_images
+from published.clip_student import distil_head, published_weights_file
+from published.macs import encoder_macs
+from published.rankings import metrics_of_order
+from subnetbench.datasets.parts.captions import parse_coco, parse_flickr
+from subnetbench.harness.data.images import TensorImages
 from subnetbench.harness.evaluation.relevance import Relevance
-from subnetbench.harness.evaluation.retrieval import metrics_of_order
-from subnetbench.methods.parts import cascade_cost
-from subnetbench.methods.parts.cascade import Cascade, Level
-from subnetbench.methods.parts.clip_student import (
+from subnetbench.methods.parts.text_image.cascade import Cascade, Level
+from subnetbench.methods.parts.text_image.clip_student import (
     ClipStudent,
     clip_student,
     cosine_distillation_loss,
-    distil_head,
     projection_head,
-    published_weights_file,
 )
-from subnetbench.methods.parts.encoders import (
+from subnetbench.methods.parts.text_image.encoders import (
     PROMPT,
     PUBLISHED_PROMPT,
     ClipPreprocessing,
     ImageEncoder,
     TextEncoder,
-    bi_encoder_level,
     fill_prompt,
     pad,
 )
-from subnetbench.methods.parts.fisher import UnitCosts, rearrange_masks, search_masks
-from subnetbench.methods.parts.fisher_tuning import TuningStep, tune_masks
-from subnetbench.methods.parts.token_masking import TokenMaskedViT, kept_count
-from subnetbench.methods.parts.vit_pruning import (
+from subnetbench.methods.parts.vit.fisher import UnitCosts, rearrange_masks, search_masks
+from subnetbench.methods.parts.vit.macs import macs_per_head, macs_per_neuron
+from subnetbench.methods.parts.vit.mask_tuning import TuningStep, tune_masks
+from subnetbench.methods.parts.vit.pruning import (
     CalibrationGradients,
     MaskedViT,
     Masks,
@@ -46,6 +48,7 @@ from subnetbench.methods.parts.vit_pruning import (
     keep_best_head,
     symmetric_clip_loss,
 )
+from subnetbench.methods.parts.vit.token_masking import TokenMaskedViT, kept_count
 
 KINDS = (
     "clip_forward",
@@ -94,7 +97,7 @@ def tiny_clip(case: Any) -> Any:
 
 
 def tiny_vit(case: Any) -> Any:
-    from subnetbench.methods.parts.vit_conversion import plain_vit
+    from subnetbench.methods.parts.vit.conversion import plain_vit
 
     return plain_vit(tiny_clip(case))
 
@@ -136,7 +139,7 @@ def test_ranking_and_caching_query_by_query_and_in_batches(case):
             assert (answers.ranking == case["ranking"]).all()
             assert (answers.image_encodes == case["new_image_encodes"]).all()
             assert (answers.text_encodes == case["text_encodes"]).all()
-            np.testing.assert_allclose(cascade.cached_fractions(), case["touched_fraction"], atol=1e-12)
+            np.testing.assert_allclose(cached_fractions(cascade), case["touched_fraction"], atol=1e-12)
             found = recalls(answers.ranking, case["labels"], case["recall_k"], images)
             np.testing.assert_allclose(found, case["recall"], atol=1e-12)
 
@@ -148,12 +151,12 @@ def test_caches_after_every_query(case):
     for query, wanted in enumerate(case["cached_after"]):
         cascade.search([query], k=int(case["k"]), m=case["m"])
         for level, cached in enumerate(wanted):
-            assert (cascade.cached(level) == cached).all()
+            assert (cached_images(cascade, level) == cached).all()
 
 
 @pytest.mark.golden("cascades", "topk")
 def test_accuracy_experiment(case):
-    from subnetbench.methods.parts.workloads import published_order
+    from published.workloads import published_order
 
     images = case["image_emb"].shape[1]
     order = published_order(images, int(case["seed"]))
@@ -165,7 +168,7 @@ def test_accuracy_experiment(case):
     np.testing.assert_allclose(scores, case["topk_score"], atol=1e-12)
     printed = [str(line) for line in case["printed"]]
     percents = [int(line.rpartition(":")[2].removesuffix("%")) for line in printed if line.endswith("%")]
-    assert distance(percents, 100 * np.array(cascade.cached_fractions()[1:])) < 1
+    assert distance(percents, 100 * np.array(cached_fractions(cascade)[1:])) < 1
     assert printed[len(percents) :] == [f"top{k}:{s:.5f}" for k, s in zip(case["topk"], scores, strict=True)]
 
 
@@ -183,15 +186,15 @@ def test_timing_experiment_as_published(case):
             "baseline_m": given["base_topm"],
             "m": given["topm"],
         }
-        default = cascade_cost.timing_report(**arguments)
+        default = timing_report(**arguments)
         level_lines = len(given["base_total_seconds"]) + len(given["cascade_total_seconds"])
         assert list(default.lines[:level_lines]) == given["printed"][:level_lines]
         if given["error"] is not None:
             with pytest.raises(Exception) as caught:
-                cascade_cost.timing_report(**arguments, published=True)
+                timing_report(**arguments, published=True)
             assert type(caught.value).__name__ == given["error"]
             continue
-        report = cascade_cost.timing_report(**arguments, published=True)
+        report = timing_report(**arguments, published=True)
         np.testing.assert_allclose(report.lifetime, given["speedup"], rtol=0, atol=1e-12)
         assert list(report.lines) == given["printed"]
         if len(given["base_total_seconds"]) == 1:
@@ -206,10 +209,10 @@ def test_mac_formulas(case):
     for given in case.content:
         tokens, width, layers = given["seq_len"], given["hidden"], given["layers"]
         head_width = width // given["heads"]
-        assert cascade_cost.macs_per_head(tokens, width, head_width) == given["mac_per_head"]
-        assert cascade_cost.macs_per_neuron(tokens, width) == given["mac_per_neuron"]
+        assert macs_per_head(tokens, width, head_width) == given["mac_per_head"]
+        assert macs_per_neuron(tokens, width) == given["mac_per_neuron"]
         heads, neurons = [given["heads"]] * layers, [given["intermediate"]] * layers
-        assert cascade_cost.encoder_macs(tokens, width, head_width, heads, neurons) == given["total"]
+        assert encoder_macs(tokens, width, head_width, heads, neurons) == given["total"]
 
 
 # data and preprocessing
@@ -228,7 +231,7 @@ def test_caption_selection(case):
 def test_prompts(case):
     import open_clip
 
-    from subnetbench.methods.parts.clip_towers import open_clip_ids
+    from subnetbench.methods.parts.text_image.clip_towers import open_clip_ids
 
     tokeniser = open_clip.SimpleTokenizer()
     for given in case.content:
@@ -256,7 +259,7 @@ def test_preprocessing(case):
 
 @pytest.mark.golden("cascades", "tiny_clip_config", "tiny_clip_weights")
 def test_plain_vit_reproduces_the_library(case):
-    from subnetbench.methods.parts.vit_conversion import image_features, plain_vit
+    from subnetbench.methods.parts.vit.conversion import image_features, plain_vit
 
     model = tiny_clip(case)
     vit = plain_vit(model)
@@ -267,7 +270,7 @@ def test_plain_vit_reproduces_the_library(case):
 
 @pytest.mark.golden("cascades", "clip_forward")
 def test_clip_forward(case):
-    from subnetbench.methods.parts.clip_towers import transformers_text_tower
+    from subnetbench.methods.parts.text_image.clip_towers import transformers_text_tower
 
     model = tiny_clip(case)
     encoder = ImageEncoder("clip", tiny_vit(case), ClipPreprocessing(size=case["pixel_values"].shape[-1]))
@@ -284,7 +287,7 @@ def test_clip_forward(case):
 
 def text_encoder(model: Any, ids: list[list[int]]) -> TextEncoder:
     """The text tower of `model` for texts that are the numbers of given rows of token ids."""
-    from subnetbench.methods.parts.clip_towers import transformers_text_tower
+    from subnetbench.methods.parts.text_image.clip_towers import transformers_text_tower
 
     return TextEncoder(
         "clip",
@@ -299,7 +302,7 @@ def text_encoder(model: Any, ids: list[list[int]]) -> TextEncoder:
 
 @pytest.mark.golden("cascades", "end_to_end_topk", "end_to_end_level0_config")
 def test_end_to_end(case):
-    from subnetbench.methods.parts.vit_conversion import plain_vit
+    from subnetbench.methods.parts.vit.conversion import plain_vit
 
     if case.path.suffix == ".json":
         case = companion(case, "end_to_end_topk", "npz")
@@ -343,13 +346,13 @@ def test_token_masking(case):
 
 @pytest.mark.golden("cascades", "student_facts")
 def test_student_sizes(case):
-    for architecture, facts in case.items():
-        student = clip_student(architecture, embedding=facts["embed_dim"])
-        assert student.head.in_features == facts["feature_dim"]
-        assert sum(p.numel() for p in student.backbone.parameters()) == facts["backbone_params"]
-        assert sum(p.numel() for p in student.head.parameters()) == facts["projection_params"]
-        checkpoint = facts["encoder_id"].split(",")[0]
-        assert published_weights_file(checkpoint, architecture) == facts["filename"]
+    for architecture, given in case.items():
+        student = clip_student(architecture, embedding=given["embed_dim"])
+        assert student.head.in_features == given["feature_dim"]
+        assert sum(p.numel() for p in student.backbone.parameters()) == given["backbone_params"]
+        assert sum(p.numel() for p in student.head.parameters()) == given["projection_params"]
+        checkpoint = given["encoder_id"].split(",")[0]
+        assert published_weights_file(checkpoint, architecture) == given["filename"]
 
 
 @pytest.mark.golden("cascades", "distill_loss")

@@ -8,11 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from subnetbench.methods.parts.mask_functions import FixedGate, SoftGate
-from subnetbench.methods.parts.mask_statistics import mask_statistics
-from subnetbench.methods.parts.masking import MaskedModel, mask_network
-from subnetbench.methods.parts.masks import ContinuousMask, between_rounds_, temperature_at
-from subnetbench.methods.parts.small_networks import CifarResNet, parameter_count
+from published.sparsity import parameter_count
+from subnetbench.methods.parts.masks.gates import FixedGate, SoftGate
+from subnetbench.methods.parts.masks.masked_model import MaskedModel, mask_network
+from subnetbench.methods.parts.masks.masks import ContinuousMask, between_rounds_, temperature_at
+from subnetbench.methods.parts.masks.statistics import mask_statistics
+from subnetbench.methods.parts.networks.small import CifarResNet
 
 
 def assert_close(mine: Any, given: Any, tolerance: float) -> None:
@@ -201,8 +202,8 @@ def test_three_steps(case):
     optimizers = optimizers_of(masked, case)
     x, y = tensor(case["x"]), tensor(case["y"])
     for step in range(len(case["loss"])):
-        figures = one_step(masked, x, y, float(case["lmbda"]), optimizers)
-        for name, value in figures.items():
+        values = one_step(masked, x, y, float(case["lmbda"]), optimizers)
+        for name, value in values.items():
             assert_close(value, case[name][step], 1e-5)
         if step == 0:
             gradients = {recorded_name(masked, n): p.grad for n, p in masked.named_parameters() if p.grad is not None}
@@ -282,8 +283,8 @@ def open_share(masked: MaskedModel) -> float:
     return torch.count_nonzero(gates).item() / len(gates)
 
 
-def filled(shape: list[int], place: int, amplitude: float) -> Tensor:
-    values = np.sin(0.7 * np.arange(1, int(np.prod(shape)) + 1) + 1.3 * place)
+def filled(shape: list[int], position: int, amplitude: float) -> Tensor:
+    values = np.sin(0.7 * np.arange(1, int(np.prod(shape)) + 1) + 1.3 * position)
     if amplitude < 0:
         return (1 + np.float32(0.1) * tensor(values.astype(np.float32))).view(shape)
     return tensor((amplitude * values).astype(np.float32)).view(shape)
@@ -302,8 +303,8 @@ def test_cifar_resnet(case):
     load_recorded(
         masked,
         {
-            name: filled(shape, place, float(amplitude)).numpy()
-            for place, (name, shape, amplitude) in enumerate(zip(names, shapes, case["fill_amplitude"], strict=True))
+            name: filled(shape, position, float(amplitude)).numpy()
+            for position, (name, shape, amplitude) in enumerate(zip(names, shapes, case["fill_amplitude"], strict=True))
         },
     )
     masked.mask.temperature.fill_(float(case["temp"]))

@@ -1,4 +1,4 @@
-"""Parity of HGSL's parts with the figures of the published implementation."""
+"""Parity of HGSL's parts with the values of the published implementation."""
 
 from collections import OrderedDict
 from contextlib import nullcontext
@@ -8,13 +8,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from subnetbench.harness.method import Progress, Stage
-from subnetbench.harness.training.step import Batch, LogSums, Step
+from published.losses import unit_embedding
+from subnetbench.harness.method.stages import Progress, Stage
+from subnetbench.harness.method.step import Batch, LogSums, Step
 from subnetbench.methods.hgsl import Hgsl
-from subnetbench.methods.parts.embedding_network import EmbeddingNetwork
-from subnetbench.methods.parts.hgsl_loss import HardGlobalSoftmin, decorrelation, hard_softmin, unit_embedding
-from subnetbench.methods.parts.norm_clipping import clip_in_place, total_norm
-from subnetbench.methods.parts.retrieval_networks import MaxAveragePool, hgsl_resnet50
+from subnetbench.methods.parts.losses.hgsl import HardGlobalSoftmin, decorrelation, hard_softmin
+from subnetbench.methods.parts.networks.embedding import EmbeddingNetwork
+from subnetbench.methods.parts.networks.retrieval import MaxAveragePool, hgsl_resnet50
+from subnetbench.methods.parts.optim.clipping import clip_in_place, total_norm
 
 RUNS = [("f32", torch.float32, 1e-5), ("f64", torch.float64, 1e-10)]
 PRECISIONS = pytest.mark.parametrize(("run", "dtype", "tolerance"), RUNS, ids=["f32", "f64"])

@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from subnetbench.harness.selection import Selection
-from subnetbench.methods.parts.initialisation import kaiming_normal_, signed_constant_
-from subnetbench.methods.parts.mask_statistics import mask_statistics
-from subnetbench.methods.parts.masking import MaskedModel, mask_network
-from subnetbench.methods.parts.masks import AslpMask, EdgePopupMask, Mask, Supermask
-from subnetbench.methods.parts.small_networks import ConvNet
+from subnetbench.harness.training.selection import Selection
+from subnetbench.methods.parts.masks.masked_model import MaskedModel, mask_network
+from subnetbench.methods.parts.masks.masks import AslpMask, EdgePopupMask, Mask, Supermask
+from subnetbench.methods.parts.masks.statistics import mask_statistics
+from subnetbench.methods.parts.networks.initialisation import kaiming_normal_, signed_constant_
+from subnetbench.methods.parts.networks.small import ConvNet
 
 BATCH = 64
 
@@ -64,6 +64,7 @@ def train_on_digits(mask: Mask, lr: float, signed: bool, seed: int, data: Any) -
     return masked, selection.best_value
 
 
+@pytest.mark.slow
 @pytest.mark.golden("aslp_supermask_edgepopup", "behaviour_digits")
 @pytest.mark.parametrize(
     ("method", "rescale", "signed", "lr"),
@@ -88,16 +89,16 @@ def test_trained_networks_fall_into_the_recorded_band(case, digits, method, resc
     for seed in (1, 2):
         masks = {"ASLP": AslpMask(learn_scale=rescale), "supermask": Supermask(rescale=rescale)}
         masked, best_validation = train_on_digits(masks.get(method) or EdgePopupMask(0.5), lr, signed, seed, digits)
-        figures = {"best_val_acc": best_validation}
-        figures["test_acc_mean10"] = np.mean([accuracy(masked, *digits["test"]) for _ in range(10)])
+        found = {"best_val_acc": best_validation}
+        found["test_acc_mean10"] = np.mean([accuracy(masked, *digits["test"]) for _ in range(10)])
         if masked.mask.samples:
             statistics, _ = mask_statistics(masked)
-            figures["test_acc_thresholded"] = accuracy(masked.finalise(), *digits["test"])
-            figures["expected_keep"] = statistics.expected_keep
-            figures["pruned_fraction"] = statistics.pruned_fraction
+            found["test_acc_thresholded"] = accuracy(masked.finalise(), *digits["test"])
+            found["expected_keep"] = statistics.expected_keep
+            found["pruned_fraction"] = statistics.pruned_fraction
         if rescale:
-            figures["scale_mean"] = masked.mask.scale.mean().item()
-        for name, value in figures.items():
+            found["scale_mean"] = masked.mask.scale.mean().item()
+        for name, value in found.items():
             mine.setdefault(name, []).append(value)
     for name, values in mine.items():
         recorded = case[name][rows]

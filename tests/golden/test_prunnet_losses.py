@@ -7,15 +7,12 @@ import torch.nn.functional as F
 from pytorch_metric_learning import distances, losses
 from torch import Tensor
 
-from subnetbench.harness.evaluation.relevance import Relevance
-from subnetbench.harness.evaluation.retrieval import per_query_of_order, retrieval_metrics
-from subnetbench.methods.parts.retrieval_losses import (
-    asymmetric_triplet_loss,
-    compatible_contrast,
-    evidential_loss,
-    margin_logits,
-)
-from subnetbench.methods.parts.width_gradients import merge_sfsc
+from published.losses import compatible_contrast
+from published.rankings import per_query_of_order
+from subnetbench.harness.evaluation.relevance import Relevance, revisited_truth
+from subnetbench.harness.evaluation.retrieval import retrieval_metrics
+from subnetbench.methods.parts.capacity.widths import merge_sfsc
+from subnetbench.methods.parts.losses.margin import asymmetric_triplet_loss, evidential_loss, margin_logits
 
 
 def assert_close(actual: Tensor | np.ndarray, expected: np.ndarray, rel: float, what: str = "") -> None:
@@ -130,7 +127,8 @@ def test_revisited_metrics(case):
 
     ranks = case["revisited.ranks"]
     for letter, difficulty in (("E", "easy"), ("M", "medium"), ("H", "hard")):
-        relevance = Relevance.revisited(lists("easy"), lists("hard"), lists("junk"), difficulty, len(ranks))
+        truth = revisited_truth(lists("easy"), lists("hard"), lists("junk"), difficulty)
+        relevance = Relevance.from_lists(truth.positives, truth.ignored, len(ranks))
         names = ["map_trapezoid", *(f"precision_oxford_at_{k}" for k in (1, 5, 10))]
         found = per_query_of_order(ranks.T, relevance, names)
         expected = case[f"revisited.{letter}.aps"]

@@ -1,4 +1,4 @@
-"""Parity of PrunNet's and SwitchNet's parts with the figures of the published implementation."""
+"""Parity of PrunNet's and SwitchNet's parts with the values of the published implementation."""
 
 import re
 from collections.abc import Iterator
@@ -11,33 +11,29 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from subnetbench.harness.method import Progress, Stage
-from subnetbench.harness.registry import get_method
-from subnetbench.harness.training.step import Batch, LogSums, Step
-from subnetbench.harness.world import World
-from subnetbench.methods.parts.batch_norm import (
+from published.subnetworks import straight_through
+from subnetbench.harness.distributed.world import World
+from subnetbench.harness.method.registry import get_method
+from subnetbench.harness.method.stages import Progress, Stage
+from subnetbench.harness.method.step import Batch, LogSums, Step
+from subnetbench.methods.parts.capacity.capacity import Capacity
+from subnetbench.methods.parts.capacity.gradients import Subnetworks
+from subnetbench.methods.parts.capacity.integration import combine_in_place, conflict_aware, row_products
+from subnetbench.methods.parts.capacity.scores import ScoreMaps, prunable_parameters
+from subnetbench.methods.parts.capacity.slimmable import SlimmableNetwork, truncated
+from subnetbench.methods.parts.capacity.slimmable_layers import SlimmableBatchNorm, WidthSwitch, slim_layer
+from subnetbench.methods.parts.capacity.widths import integrate_widths, shared_weights
+from subnetbench.methods.parts.masks.order_statistics import magnitude_thresholds, nested_masks, removal_rank
+from subnetbench.methods.parts.networks.batch_norm import (
     load_running_statistics,
     recalibrate,
     running_momentum,
     running_statistics_kept,
 )
-from subnetbench.methods.parts.capacities import (
-    ScoreMaps,
-    capacity_masks,
-    prunable_parameters,
-    score_thresholds,
-    straight_through,
-)
-from subnetbench.methods.parts.capacity_gradients import Subnetworks
-from subnetbench.methods.parts.gradient_integration import combine_in_place, conflict_aware, row_products
-from subnetbench.methods.parts.norm_clipping import total_norm
-from subnetbench.methods.parts.order_statistics import removal_rank
-from subnetbench.methods.parts.retrieval_networks import ClassifiedEmbedding, ResNet
-from subnetbench.methods.parts.retrieval_optimization import WarmUpFromZero, decay_groups
-from subnetbench.methods.parts.schedules import Cosine, MultiStep
-from subnetbench.methods.parts.slimmable import SlimmableNetwork, truncated
-from subnetbench.methods.parts.slimmable_layers import SlimmableBatchNorm, WidthSwitch, slim_layer
-from subnetbench.methods.parts.width_gradients import integrate_widths, shared_weights
+from subnetbench.methods.parts.networks.retrieval import ClassifiedEmbedding, ResNet
+from subnetbench.methods.parts.optim.clipping import total_norm
+from subnetbench.methods.parts.optim.groups import WarmUpFromZero, decay_groups
+from subnetbench.methods.parts.optim.schedules import Cosine, MultiStep
 
 
 def assert_close(actual: Tensor | np.ndarray, expected: np.ndarray, rel: float, what: str = "") -> None:
@@ -61,8 +57,8 @@ def test_masks(case):
     for prefix, given in cases_in(case):
         scores = torch.from_numpy(given["scores"])
         assert [removal_rank(s, scores.numel()) for s in sparsities] == given["k"].tolist(), prefix
-        assert np.array_equal(score_thresholds(scores, sparsities).double().numpy(), given["threshold"]), prefix
-        masks = torch.stack(capacity_masks(scores, sparsities)).to(torch.uint8)
+        assert np.array_equal(magnitude_thresholds(scores, sparsities).double().numpy(), given["threshold"]), prefix
+        masks = torch.stack(nested_masks(scores, sparsities)).to(torch.uint8)
         assert np.array_equal(masks.numpy(), given["masks"]), prefix
 
 
@@ -78,7 +74,7 @@ def test_masked_layers(case):
         for i, sparsity in enumerate(sparsities):
             expected = {name: given[f"s{i}.{name}"] for name in ("y", "dx")}
             x = torch.from_numpy(given["x"]).requires_grad_()
-            masks = {kind: capacity_masks(score, [sparsity])[0] for kind, (_, score) in tensors.items()}
+            masks = {kind: nested_masks(score, [sparsity])[0] for kind, (_, score) in tensors.items()}
             leaves = {kind: (weight * masks[kind]).requires_grad_() for kind, (weight, _) in tensors.items()}
             if "stride_pad_groups" in given:
                 stride, padding, groups = given["stride_pad_groups"].tolist()
@@ -154,7 +150,7 @@ class PrunNet:
         return own_name(published.replace("w_m", "weight").replace("b_m", "bias"))
 
     def subnetworks(self, sparsities) -> Subnetworks:
-        return Subnetworks(self.weights, self.scores.as_dict(), [float(s) for s in sparsities])
+        return Subnetworks(self.weights, self.scores.as_dict(), [Capacity(round(1 - float(s), 12)) for s in sparsities])
 
     def parameter(self, published: str) -> Tensor:
         if published.endswith(("w_m", "b_m")):
@@ -287,7 +283,9 @@ def test_steps_of_the_registered_method(case, monkeypatch):
     options = {"lr": lr, "momentum": momentum, "weight_decay": decay, "exponent": float(case["exp"])}
     method = cls(cls.Config.parse({"preset": "paper", "capacities": capacities, **options}))
     modules = nn.ModuleDict({"network": net.network, "scores": nn.ModuleList([net.scores])}).train()
-    optimizations = method.optimizers(modules, Stage("train", 30), None)
+    stage = Stage("train", 30)
+    method.enter_stage(modules, stage, None)
+    optimizations = method.optimizers(modules, stage, None)
     by_tensor = {name: i for i, name in enumerate(case["integrated_param_order"].tolist())}
     steps = 1 + max(int(name.split(".")[0][4:]) for name in case if name.startswith("step"))
     for t in range(steps):
@@ -505,7 +503,9 @@ def test_gradients_of_the_registered_method(case, training, monkeypatch):
     names = [f"width{i}" for i in range(len(net.widths))]
     monkeypatch.setattr(type(method.config), "named_widths", lambda self: dict.fromkeys(names, 1.0))
     modules = nn.ModuleDict({"network": net.network}).train()
-    optimizations = method.optimizers(modules, Stage("train", 30), None)
+    stage = Stage("train", 30)
+    method.enter_stage(modules, stage, None)
+    optimizations = method.optimizers(modules, stage, None)
     perms = {net.own_name(name): torch.from_numpy(case[f"perm.{name}"]) for name in case["integrated_order"].tolist()}
     n = len(net.widths)
     orders = torch.stack([perms[name].expand(n, n) for name in shared_weights(net.network)])

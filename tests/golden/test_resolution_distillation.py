@@ -8,23 +8,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from subnetbench.harness.data import Preprocessing, TensorImages
-from subnetbench.harness.method import Progress
-from subnetbench.methods.parts import neighbour_losses as neighbours
-from subnetbench.methods.parts.distillation_losses import absolute_loss, raml, raml_batch, relational_loss
-from subnetbench.methods.parts.embedding_network import EmbeddingNetwork
-from subnetbench.methods.parts.feature_maps import IMAGENET_MEAN, IMAGENET_STD
-from subnetbench.methods.parts.paper_views import paper_views
-from subnetbench.methods.parts.pooling import GeneralisedMeanPool, l2_normalise, make_pool
-from subnetbench.methods.parts.schedules import raml_schedule
-from subnetbench.methods.parts.triplet import (
-    distance_weights,
-    in_batch_positives,
-    mine_negatives,
-    plan_triplet_epoch,
-    triplet_loss,
-)
-from subnetbench.methods.parts.whitening import pca_whitening, supervised_whitening
+from published.losses import asymmetric_contrastive
+from published.triplet import in_batch_positives
+from published.views import paper_views
+from subnetbench.harness.data.images import TensorImages
+from subnetbench.harness.data.preprocessing import Preprocessing
+from subnetbench.harness.method.stages import Progress
+from subnetbench.methods.parts.losses import neighbours
+from subnetbench.methods.parts.losses.distillation import absolute_loss, raml, raml_batch, relational_loss
+from subnetbench.methods.parts.losses.triplet import distance_weights, mine_negatives, plan_triplet_epoch, triplet_loss
+from subnetbench.methods.parts.networks.embedding import EmbeddingNetwork
+from subnetbench.methods.parts.networks.feature_maps import IMAGENET_MEAN, IMAGENET_STD
+from subnetbench.methods.parts.networks.pooling import GeneralisedMeanPool, l2_normalise, make_pool
+from subnetbench.methods.parts.networks.whitening import pca_whitening, supervised_whitening
+from subnetbench.methods.parts.optim.schedules import raml_schedule
 
 FOLDER = "resolution_distillation"
 POOL_LR_MULTIPLIERS = {"gem": 10, "gemmp": 100}
@@ -357,7 +354,7 @@ def neighbour_losses_of(given: dict[str, Any]) -> dict[str, Callable[[Tensor], A
         return lambda s: neighbours.relational_knowledge(s, teacher, distance_weight=distance, angle_weight=angle)
 
     def contrastive(positives: Tensor) -> Callable[[Tensor], Tensor]:
-        return lambda s: anchors * neighbours.asymmetric_contrastive(s, positives, negatives, margin=margin)
+        return lambda s: anchors * asymmetric_contrastive(s, positives, negatives, margin=margin)
 
     return {
         "fitnet_mse": lambda s: neighbours.fitnet(s, teacher),

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from published.rankings import per_query_of_order
 from subnetbench.harness.evaluation.ranking import descending_order
 from subnetbench.harness.evaluation.relevance import Relevance
 from subnetbench.harness.evaluation.retrieval import (
     average,
-    per_query_of_order,
     retrieval_metrics,
     retrieval_per_query,
 )
@@ -26,7 +26,7 @@ def test_resolution_distillation(case):
 
 
 def check_side(query, gallery, recorded, side):
-    """Their figures follow from their ranking to the last bits, and from the embeddings where the rankings agree."""
+    """Their values follow from their ranking to the last bits, and from the embeddings where the rankings agree."""
     relevance = Relevance.from_labels(recorded["labels"], recorded["labels"], own=np.arange(len(query)))
     expected = {"map_trapezoid": recorded[f"{side}_map"]}
     for ours, theirs in (("recall", "recall"), ("precision_oxford", "precision"), ("map_trapezoid", "map")):

@@ -9,7 +9,7 @@ pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="about
 
 STEPS = """
 import ctypes, resource, sys
-from subnetbench.harness.allocator import keep_freed_memory
+from subnetbench.harness.distributed.allocator import keep_freed_memory
 
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p

@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import Field
 
-from subnetbench.harness.config import Choice, Config, LogUniform, Uniform, operating_point
-from subnetbench.harness.errors import UserError, nearest, unknown
+from subnetbench.harness.core.config import Choice, Config, LogUniform, Uniform, operating_point
+from subnetbench.harness.core.errors import UserError, nearest, unknown
 
 
 class Example(Config):
@@ -44,12 +44,12 @@ def test_marks_are_read_from_the_annotation():
 
 
 def test_description_has_bounds_defaults_and_help():
-    fields = {field["name"]: field for field in Example.describe()}
-    assert fields["lr"]["allowed"] == "> 0, <= 1"
-    assert fields["lr"]["default"] == 0.1
-    assert fields["mode"]["allowed"] == "a, b"
-    assert fields["layers"]["operating_point"]
-    assert fields["layers"]["help"] == "depth"
+    fields = {field.name: field for field in Example.describe()}
+    assert fields["lr"].allowed == "> 0, <= 1"
+    assert fields["lr"].default == 0.1
+    assert fields["mode"].allowed == "a, b"
+    assert fields["layers"].operating_point
+    assert fields["layers"].help == "depth"
 
 
 def test_configs_do_not_change():

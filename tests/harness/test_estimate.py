@@ -5,12 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from subnetbench.harness import registry
-from subnetbench.harness.estimate import RunCost, combine, measure
-from subnetbench.harness.launchers.local import Devices, LocalLauncher
-from subnetbench.harness.registry import load_plugin
-from subnetbench.harness.run_folder import RunFolder
-from subnetbench.harness.specs import resolve
+from subnetbench.harness.api.estimate import RunCost, combine, measure
+from subnetbench.harness.core import registry
+from subnetbench.harness.core.registry import load_plugin
+from subnetbench.harness.data.registry import DATASETS
+from subnetbench.harness.execution.devices import Devices
+from subnetbench.harness.execution.local import LocalLauncher
+from subnetbench.harness.execution.run import execute
+from subnetbench.harness.execution.settings import RunSettings
+from subnetbench.harness.method.registry import METHODS
+from subnetbench.harness.method.resolve import resolve
+from subnetbench.harness.records.read import read_records
+from subnetbench.harness.runs.folder import RunFolder
 
 PLUGIN = Path(__file__).parents[1] / "slurm" / "paced.py"
 
@@ -39,23 +45,28 @@ def test_runs_queue_for_devices_and_wait_for_their_inputs(tiny_spec):
 def test_steps_and_sizes_are_counted_and_nothing_is_left(tiny_spec, tmp_path):
     spec = tiny_spec(evaluate_every=1)
     (found,) = measure([spec, tiny_spec(evaluate_every=1, seed=3)], tmp_path, seconds=0.1).values()
+    assert not list(tmp_path.iterdir())
     assert found.steps == 2 * 3
     assert found.seconds_per_step > 0
+    execute(spec, tmp_path / "run", RunSettings(trackers=()))
+    (row,) = read_records([tmp_path / "run"]).runs.to_pylist()
+    assert found.training_macs == row["training_macs"] > 0
     parameters = 4 * 38_000
     assert found.checkpoint_bytes > found.kept_bytes > parameters
-    assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_small_sweep_takes_as_long_as_planned(tmp_path, monkeypatch):
     # Pauses make up most of the time, so that a busy machine does not decide the test.
-    monkeypatch.setattr(registry, "_classes", {kind: dict(known) for kind, known in registry._classes.items()})
+    for each in (METHODS, DATASETS):
+        monkeypatch.setattr(each, "_classes", dict(each._classes))
     monkeypatch.setattr(registry, "_plugins", {})
     load_plugin(PLUGIN)
     monkeypatch.setenv("PACE", "2")
     config = {"network": "conv2", "image_size": 8, "batch_size": 64, "epochs": 2, "limit_steps": 8}
     specs = [resolve("paced", "emoji", config=config, seed=seed, compute={"device": "cpu"}) for seed in range(2)]
     planned = combine(specs, measure(specs, tmp_path), slots=2)
-    settings = {"data_root": tmp_path, "trackers": (), "plugins": (PLUGIN,)}
+    settings = RunSettings(data_root=tmp_path, trackers=(), plugins=(PLUGIN,))
     launcher = LocalLauncher(tmp_path, settings, Devices(cpu_slots=2))
     # The fork server has to be there first: a run of a sweep that is under way finds it.
     first = resolve("paced", "emoji", config={**config, "limit_steps": 1}, compute={"device": "cpu"})

@@ -1,4 +1,4 @@
-"""The folder to share: complete, without anything that must not be shared, and uploaded only when asked."""
+"""The folder to share: complete, without anything that must not be shared, and uploaded only on request."""
 
 import base64
 import gzip
@@ -13,10 +13,10 @@ import yaml
 from typer.testing import CliRunner
 
 from subnetbench.harness.cli.app import app
-from subnetbench.harness.errors import SubnetbenchError, UserError
+from subnetbench.harness.core.errors import SubnetbenchError, UserError
 from subnetbench.harness.leaderboard import Leaderboard
-from subnetbench.harness.publish import Publication, upload, write_publication
 from subnetbench.harness.records import Score
+from subnetbench.harness.report.publish import Publication, upload, write_publication
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_the_leaderboard_can_be_computed_from_the_records(folder: Path) -> None:
 
 def test_machines_paths_and_logs_stay_at_home(folder: Path) -> None:
     columns = pq.read_table(folder / "records.parquet").to_pydict()
-    assert set(columns["host"]) == {""}
+    assert set(columns["host"]) == {"machine 1"}
     assert any('"file":"teacher.safetensors"' in spec for spec in columns["spec_json"])
     for path in folder.rglob("*"):
         if path.is_file():
@@ -68,18 +68,18 @@ def test_machines_paths_and_logs_stay_at_home(folder: Path) -> None:
             assert b"private words" not in content
     packed = re.search(rb'id="content">([^<]+)<', (folder / "report.html").read_bytes())
     assert packed
-    told = gzip.decompress(base64.b64decode(packed[1]))
-    assert b'"history"' in told
+    content = gzip.decompress(base64.b64decode(packed[1]))
+    assert b'"history"' in content
     for private in (b"machine-one", b"/home/somebody", b"private words"):
-        assert private not in told
+        assert private not in content
 
 
 def test_the_card_says_how_of_what_and_under_which_licence(folder: Path) -> None:
     text = (folder / "README.md").read_text()
     _, front, body = text.split("---\n", 2)
-    facts = yaml.safe_load(front)
-    assert facts["license"] == "cc-by-4.0"
-    assert {config["data_files"] for config in facts["configs"]} == {"leaderboard.parquet", "records.parquet"}
+    card = yaml.safe_load(front)
+    assert card["license"] == "cc-by-4.0"
+    assert {config["data_files"] for config in card["configs"]} == {"leaderboard.parquet", "records.parquet"}
     assert "# Three \\| seeds" in body
     assert "7 finished runs" in body
     assert "Apache-2.0, MIT and CC-BY-4.0 by vendor" in body  # the licence of the data set

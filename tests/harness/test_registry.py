@@ -1,11 +1,13 @@
 import pytest
 
-from subnetbench.harness import registry
-from subnetbench.harness.errors import UserError
+from subnetbench.harness.core import registry
+from subnetbench.harness.core.errors import UserError
+from subnetbench.harness.data.registry import DATASETS
+from subnetbench.harness.method.registry import METHODS
 
 PLUGIN = '''
 """A plug-in."""
-from subnetbench.harness.registry import register_method
+from subnetbench.harness.method import register_method
 from subnetbench.methods.dense import Dense
 
 @register_method("{name}")
@@ -20,10 +22,11 @@ class Mine(Dense):
 @pytest.fixture(autouse=True)
 def forget_plugins(monkeypatch):
     for name in ("dense", "edge_popup", "triplet"):
-        registry.get_method(name)
-    registry.get_dataset("emoji")
+        METHODS.get(name)
+    DATASETS.get("emoji")
     monkeypatch.setattr(registry, "_plugins", {})
-    monkeypatch.setattr(registry, "_classes", {kind: dict(known) for kind, known in registry._classes.items()})
+    for each in (METHODS, DATASETS):
+        monkeypatch.setattr(each, "_classes", dict(each._classes))
 
 
 def write(path, name):
@@ -32,28 +35,28 @@ def write(path, name):
 
 
 def test_builtin_methods_are_listed_with_their_first_docstring_line():
-    entries = {entry.name: entry.summary for entry in registry.listing("method")}
+    entries = {entry.name: entry.summary for entry in METHODS.listing()}
     assert entries["dense"].startswith("Ordinary training of all weights")
     assert all(entries.values())
 
 
 def test_a_name_is_imported_only_when_asked_for():
-    assert registry.get_method("dense").name == "dense"
-    assert registry.get_dataset("emoji").name == "emoji"
+    assert METHODS.get("dense").name == "dense"
+    assert DATASETS.get("emoji").name == "emoji"
 
 
 def test_unknown_name_suggests_the_nearest():
     with pytest.raises(UserError, match="did you mean 'edge_popup'"):
-        registry.get_method("edgepopup")
+        METHODS.get("edgepopup")
 
 
 def test_plugin_is_listed_with_its_file_and_loaded_once(tmp_path):
     path = write(tmp_path / "mine.py", "mine")
     registry.load_plugin(path)
     registry.load_plugin(path)
-    entry = next(entry for entry in registry.listing("method") if entry.name == "mine")
+    entry = next(entry for entry in METHODS.listing() if entry.name == "mine")
     assert (entry.summary, entry.origin) == ("What it is.", str(path))
-    assert registry.get_method("mine").__doc__.startswith("What it is.")
+    assert METHODS.get("mine").__doc__.startswith("What it is.")
 
 
 def test_same_name_from_two_files_is_refused_and_both_are_named(tmp_path):

@@ -13,9 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from subnetbench.harness.errors import UserError
+from subnetbench.harness.api.reproducing import Outcome, compare_scores, find_recorded
+from subnetbench.harness.api.reproduction_checks import Check
+from subnetbench.harness.core.errors import UserError
 from subnetbench.harness.records import RunRecord, Score, write_record
-from subnetbench.harness.reproduce import Check, Outcome, compare_scores, find_recorded
 
 PROGRAM = Path(sys.executable).with_name("subnetbench")
 TINY = ("--set", "network=conv2", "--set", "image_size=8", "--set", "limit_steps=2", "--epochs", "1")
@@ -43,14 +44,17 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_run_comes_out_the_same_bit_for_bit(trained: Path) -> None:
     said = _run(trained, "reproduce", "edge_popup", "--out", "results/runs")
     assert "scores are equal bit for bit" in said
     assert "trained weights are equal bit for bit" in said
+    assert "0 outcomes by item differ" in said
     (folder,) = (trained / "reproduced").iterdir()
     assert len(list((folder / "records").glob("*.parquet"))) == 1
     # The folder of results is as it was: what was made again counts as no further run of it.
-    assert len(list((trained / "results").glob("**/*.parquet"))) == 1
+    assert len(list((trained / "results").glob("**/records/*.parquet"))) == 1
+    assert len(list((trained / "results").glob("**/items/*.parquet"))) == 1
 
 
 def _altered(trained: Path, to: Path, columns: dict[str, Callable[[dict[str, Any]], Any]]) -> Path:
@@ -66,9 +70,11 @@ def _altered(trained: Path, to: Path, columns: dict[str, Callable[[dict[str, Any
     return to
 
 
+@pytest.mark.slow
 def test_a_score_that_differs_is_told_and_decides_the_status(trained: Path, tmp_path: Path) -> None:
     def change(row: dict[str, Any]) -> float:
-        return float(row["value"] + (1e-9 if (row["metric"], row["variant"]) == ("top1", "subnetwork") else 0))
+        score = (row["metric"], row["split"], row["variant"])
+        return float(row["value"] + (1e-9 if score == ("top1", "test", "subnetwork") else 0))
 
     results = _altered(trained, tmp_path / "changed", {"value": change})
     said = _run(tmp_path, "reproduce", "edge_popup", "--out", results, check=1)
@@ -77,6 +83,7 @@ def test_a_score_that_differs_is_told_and_decides_the_status(trained: Path, tmp_
     assert "of the recorded run are gone" in said
 
 
+@pytest.mark.slow
 def test_other_versions_and_data_are_told_without_running(trained: Path, tmp_path: Path) -> None:
     changes = {
         "versions_json": lambda row: json.dumps({"python": "2.7.18"}),

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subnetbench.harness.errors import UserError
-from subnetbench.harness.selection import Selection
+from subnetbench.harness.core.errors import UserError
+from subnetbench.harness.training.selection import Selection
+from subnetbench.harness.training.state import SelectionState
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=20), st.booleans(), st.integers(1, 4))
@@ -40,11 +41,11 @@ def test_nan_is_never_the_best():
     assert selection.should_stop
 
 
-def test_goes_on_from_a_saved_state():
+def test_resumes_from_a_saved_state():
     first, second = Selection(patience=3), Selection(patience=3)
     for value in (0.2, 0.5, 0.4):
         first.update(value)
-    second.load_state_dict(json.loads(json.dumps(first.state_dict())))
+    second.state = SelectionState(**json.loads(json.dumps(vars(first.state))))
     for value in (0.5, 0.1):
         assert first.update(value) == second.update(value)
     assert first.should_stop == second.should_stop

@@ -2,8 +2,9 @@ import json
 
 import pytest
 
-from subnetbench.harness.errors import UserError
-from subnetbench.harness.specs import resolve, spec_from_json
+from subnetbench.harness.core.errors import UserError
+from subnetbench.harness.method.resolve import network_of, resolve
+from subnetbench.harness.runs.spec import spec_from_json
 
 
 def test_defaults_are_written_out_and_do_not_change_the_id():
@@ -56,6 +57,8 @@ def test_task_is_the_common_one():
         ({"method": "triplet", "dataset": "cifar10"}, "offers classification"),
         ({"compute": {"threads": 0}}, "compute.threads"),
         ({"inputs": {"teacher": {"method": "dense"}}}, "has no such input"),
+        ({"config": "lr"}, r"config.*must be a mapping|must be a mapping.*config"),
+        ({"inputs": ["teacher"]}, r"inputs.*must be a mapping|must be a mapping.*inputs"),
     ],
 )
 def test_bad_parts_are_one_message(arguments, words):
@@ -92,15 +95,15 @@ def test_a_run_is_named_by_its_network_or_by_those_of_its_inputs():
     student = {"method": "clip_student", "config": {"network": "cnn8-16"}, "inputs": {"teacher": towers}}
 
     def cascade(*levels):
-        return resolve("cascade", "emoji", inputs={"levels": list(levels)}).network
+        return network_of(resolve("cascade", "emoji", inputs={"levels": list(levels)}))
 
-    assert resolve("dense", "emoji", config={"network": "conv2"}).network == "conv2"
-    assert resolve("two_tower", "emoji").network == "vit"
+    assert network_of(resolve("dense", "emoji", config={"network": "conv2"})) == "conv2"
+    assert network_of(resolve("two_tower", "emoji")) == "vit"
     clip = {"image": "clip", "clip_path": "models/clip-vit-base-patch16", "epochs": 0}
-    assert resolve("two_tower", "emoji", config=clip).network == "clip-vit-base-patch16"
-    assert resolve("early_exit", "emoji", inputs={"teacher": {"method": "two_tower"}}).network == "vit"
+    assert network_of(resolve("two_tower", "emoji", config=clip)) == "clip-vit-base-patch16"
+    assert network_of(resolve("early_exit", "emoji", inputs={"teacher": {"method": "two_tower"}})) == "vit"
     assert cascade(student, towers) == "cnn8-16 > cnn16-32"
     assert cascade(student, {"run": "two_tower-emoji-s0-0123456789"}) == ""
     plain = resolve("dense", "emoji", config={"network": "conv2"})
-    assert plain.model_copy(update={"method": "gone"}).network == "conv2"
-    assert plain.model_copy(update={"config": {"network": "conv2", "gone": 1}}).network == "conv2"
+    assert network_of(plain.model_copy(update={"method": "gone"})) == "conv2"
+    assert network_of(plain.model_copy(update={"config": {"network": "conv2", "gone": 1}})) == "conv2"

@@ -1,11 +1,15 @@
 import os
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from subnetbench.harness.state_files import BrokenStateFile, load_state, read_header, save_state
+from subnetbench.harness.core.files import LockHeld, file_lock, publish
+from subnetbench.harness.core.hashing import canonical_json, content_hash, digest_of
+from subnetbench.harness.runs.state_file import BrokenStateFile, load_state, save_state
 
 leaves = st.one_of(
     st.none(),
@@ -86,11 +90,38 @@ def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path, monkeypatch
     assert os.listdir(tmp_path) == ["state"]
 
 
-def test_header_without_tensors(tmp_path):
-    save_state(tmp_path / "state", {"a": torch.ones(3), "spec": {"x": 1}})
-    assert read_header(tmp_path / "state") == {"a": None, "spec": {"x": 1}}
-
-
 def test_objects_are_refused(tmp_path):
     with pytest.raises(TypeError, match="/a: a object cannot be saved"):
         save_state(tmp_path / "state", {"a": object()})
+
+
+def test_a_lock_is_held_by_one_and_is_free_afterwards(tmp_path):
+    with (
+        file_lock(tmp_path / "lock", 0),
+        pytest.raises(LockHeld, match="locked by another process"),
+        file_lock(tmp_path / "lock", 0.2),
+    ):
+        pass
+    with file_lock(tmp_path / "lock", 0):
+        pass
+
+
+def test_files_are_published_once_where_they_must_not_be_written_over(tmp_path):
+    path = tmp_path / "new" / "file"
+    publish(path, lambda file: file.write(b"first"), overwrite=False)
+    with pytest.raises(FileExistsError):
+        publish(path, lambda file: file.write(b"second"), overwrite=False)
+    assert path.read_bytes() == b"first"
+    publish(path, lambda file: file.write(b"third"), overwrite=True)
+    assert path.read_bytes() == b"third"
+    assert os.listdir(path.parent) == ["file"]
+
+
+def test_hashes_are_what_run_ids_and_records_of_earlier_versions_have():
+    value = {"b": [1, 2.5, None], "a": "é"}
+    assert content_hash(value, 10) == "84afbf1d48"
+    assert content_hash(value, 16, strict=False) == "84afbf1d4853005f"
+    with pytest.raises(ValueError, match="JSON compliant"):
+        content_hash({"a": float("nan")}, 10)
+    assert canonical_json({"a": float("nan"), "b": Path("x")}, strict=False) == '{"a":NaN,"b":"x"}'
+    assert digest_of(torch.arange(3.0), "x", 1) == digest_of(np.arange(3, dtype=np.float32), "x", 1)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
-from subnetbench.harness import statistics
+from subnetbench.harness.core import statistics
 
 # Simulations use a fixed generator; the allowed deviation is four standard errors of a proportion.
 DISTRIBUTIONS: dict[str, Callable[[np.random.Generator, tuple[int, int]], np.ndarray]] = {
@@ -19,6 +19,20 @@ DISTRIBUTIONS: dict[str, Callable[[np.random.Generator, tuple[int, int]], np.nda
 }
 
 finite = st.floats(-1e6, 1e6, allow_subnormal=False).map(lambda x: round(x, 6))
+
+
+def t_interval(values, confidence=0.95):
+    """Student's interval of one sample, through the function that leaderboards call for all rows at once."""
+    sample = np.asarray(values, dtype=float)
+    if len(sample) < 2:
+        return statistics.Interval(float(sample.mean()) if len(sample) else np.nan, np.nan, np.nan, len(sample))
+    half = float(statistics.t_half_width(sample.std(ddof=1), len(sample), confidence))
+    return statistics.Interval(sample.mean(), sample.mean() - half, sample.mean() + half, len(sample))
+
+
+def welch_t(a, b, confidence=0.95):
+    rows = (np.asarray(sample, dtype=float)[None] for sample in (a, b))
+    return statistics.welch_t_rows(*rows, confidence).comparison(0, "Welch t")
 
 
 def samples(low: int, high: int) -> st.SearchStrategy[np.ndarray]:
@@ -35,7 +49,7 @@ def test_t_intervals_agree_with_scipy(n: int, confidence: float) -> None:
     rng = np.random.default_rng(n)
     for _ in range(20):
         a, b = rng.normal(0.3, 1, n), rng.normal(0, 2, n)
-        ours = statistics.t_interval(a, confidence)
+        ours = t_interval(a, confidence)
         assert (ours.low, ours.high) == pytest.approx(
             stats.t.interval(confidence, n - 1, a.mean(), stats.sem(a)), rel=1e-10
         )
@@ -47,7 +61,7 @@ def test_t_intervals_agree_with_scipy(n: int, confidence: float) -> None:
         c = rng.normal(0, 3, n + 3)
         theirs = stats.ttest_ind(c, a, equal_var=False)
         bounds = theirs.confidence_interval(confidence)
-        welch = statistics.welch_t(a, c, confidence)
+        welch = welch_t(a, c, confidence)
         assert welch.p == pytest.approx(theirs.pvalue, rel=1e-9)
         assert (welch.difference.low, welch.difference.high) == pytest.approx((bounds.low, bounds.high), rel=1e-9)
 
@@ -56,7 +70,7 @@ def test_half_widths_of_arrays_agree_with_single_ones() -> None:
     rng = np.random.default_rng(0)
     groups = [rng.normal(size=n) for n in (1, 2, 3, 9)]
     widths = statistics.t_half_width([g.std(ddof=1) if len(g) > 1 else 0 for g in groups], [1, 2, 3, 9])
-    singles = [statistics.t_interval(g) for g in groups]
+    singles = [t_interval(g) for g in groups]
     assert np.isnan(widths[0])
     assert widths[1:] == pytest.approx([(i.high - i.low) / 2 for i in singles[1:]])
 
@@ -117,7 +131,7 @@ def test_t_intervals_cover_and_tests_keep_their_level(n: int, name: str) -> None
 def test_permutation_tests_keep_their_level(
     n: int, test: Callable[[np.ndarray], statistics.Comparison], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(statistics, "bootstrap_interval", lambda values, *_: statistics.t_interval(values))
+    monkeypatch.setattr(statistics, "bootstrap_interval", lambda values, *_: t_interval(values))
     for name, draw in DISTRIBUTIONS.items():
         p_values = np.array([test(row).p for row in draw(np.random.default_rng(n), (1000, n))])
         for level in (0.05, 0.25):
@@ -152,14 +166,15 @@ def test_no_sample_gives_a_smaller_p_than_the_stated_one() -> None:
 
 
 def test_degenerate_samples() -> None:
-    assert np.isnan(statistics.t_interval([]).mean)
-    assert statistics.t_interval([2.0]).mean == 2.0
-    assert np.isnan(statistics.t_interval([2.0]).low)
+    assert np.isnan(t_interval([]).mean)
+    assert t_interval([2.0]).mean == 2.0
+    assert np.isnan(t_interval([2.0]).low)
     assert np.isnan(statistics.paired_t([1.0]).p)
-    assert statistics.paired_t([1.0, 1.0]).p == 0.0
+    assert statistics.paired_t([1.0, 1.0], floor=0.0).p == 0.0
+    assert np.isnan(statistics.paired_t([1.0, 1.0]).p)
     assert statistics.paired_t([0.0, 0.0]).p == 1.0
-    assert np.isnan(statistics.welch_t([1.0], [2.0, 3.0]).p)
-    assert statistics.welch_t([1.0, 1.0], [2.0, 2.0]).p == 0.0
+    assert np.isnan(welch_t([1.0], [2.0, 3.0]).p)
+    assert np.isnan(welch_t([1.0, 1.0], [2.0, 2.0]).p)
     assert np.isnan(statistics.sign_flip([]).p)
     for bad in ([np.nan, 1.0], [[1.0]]):
         with pytest.raises(ValueError, match="finite"):
@@ -226,7 +241,7 @@ def _rejections(test: Callable[[np.ndarray], statistics.Comparison], rows: np.nd
 @pytest.mark.parametrize("n", [3, 5, 10])
 def test_power_of_permutation_tests(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three and five pairs never reach 5 %, whatever the effect; ten have almost the power of t."""
-    monkeypatch.setattr(statistics, "bootstrap_interval", lambda values, *_: statistics.t_interval(values))
+    monkeypatch.setattr(statistics, "bootstrap_interval", lambda values, *_: t_interval(values))
     rows = np.random.default_rng(n).normal(1.0, 1.0, (1000, n))
     for test in (statistics.sign_flip, statistics.wilcoxon):
         found = _rejections(test, rows, 0.05)
@@ -246,14 +261,26 @@ def test_holm_keeps_the_level_of_a_family(n: int) -> None:
     assert np.mean(false_alarm) <= 0.05 + _margin(0.05, trials)
 
 
-@pytest.mark.parametrize("n", [3, 5, 10])
-def test_rows_without_a_difference_share_a_rank(n: int) -> None:
-    from subnetbench.harness.leaderboard.ranking import rank_with_ties
-
-    trials = 1000
-    scores = np.random.default_rng(n).normal(size=(trials, 2, n))
-    apart = [rank_with_ties(pair, higher_is_better=True).max() > 1 for pair in scores]
-    assert np.mean(apart) <= 0.05 + _margin(0.05, trials)
+def test_a_variance_is_at_least_that_of_rounding() -> None:
+    """scipy's tests on samples whose variance is the floor give the same p."""
+    step = 1 / 750
+    floor = float(statistics.variance_floor(step, step))
+    assert floor == pytest.approx(step**2 / 6)
+    half = np.sqrt(floor / 2)
+    spread = np.array([0.01 - half, 0.01 + half])  # variance `floor` about the same mean
+    same = statistics.paired_t([0.01, 0.01], floor=floor)
+    assert same.p == pytest.approx(stats.ttest_1samp(spread, 0).pvalue)
+    assert same.p == pytest.approx(statistics.paired_t([0.01 + 1e-17, 0.01], floor=floor).p)
+    wide = np.array([0.1, 0.2])
+    assert statistics.paired_t(wide, floor=floor).p == pytest.approx(stats.ttest_1samp(wide, 0).pvalue)
+    one = np.sqrt(floor / 4)
+    spread_a, spread_b = (value + np.array([-one, one]) for value in (0.3, 0.31))
+    alike = statistics.welch_t_rows(np.array([[0.3, 0.3]]), np.array([[0.31, 0.31]]), floors=(floor / 2, floor / 2))
+    assert alike.p[0] == pytest.approx(stats.ttest_ind(spread_b, spread_a, equal_var=False).pvalue)
+    # Differences that are equal but for floating point have no variance.
+    noisy = np.array([0.9 - 0.8, 0.7 - 0.6, 0.4 - 0.3])
+    assert noisy.std() > 0
+    assert np.isnan(statistics.paired_t(noisy).p)
 
 
 def _documented(heading: str) -> list[list[str]]:
@@ -272,11 +299,11 @@ def test_documented_coverage_is_what_simulation_finds() -> None:
     assert [row[0] for row in table] == ["3", "5", "10"]
     for row in table:
         n = int(row[0])
-        for draw, told in zip(draws, row[1:], strict=True):
+        for draw, stated in zip(draws, row[1:], strict=True):
             rows = draw(np.random.default_rng(n), (trials, n))
             covered = np.abs(rows.mean(1)) <= statistics.t_half_width(rows.std(1, ddof=1), np.full(trials, n))
-            rate = float(told.removesuffix(" %")) / 100
-            assert np.mean(covered) == pytest.approx(rate, abs=_margin(rate, trials)), (n, told)
+            rate = float(stated.removesuffix(" %")) / 100
+            assert np.mean(covered) == pytest.approx(rate, abs=_margin(rate, trials)), (n, stated)
 
 
 def test_documented_power_is_what_is_computed() -> None:
@@ -286,5 +313,5 @@ def test_documented_power_is_what_is_computed() -> None:
         n = int(pairs)
         assert float(detectable) == pytest.approx(statistics.detectable_effect(n), abs=0.005)
         assert float(least_p) == pytest.approx(statistics.smallest_sign_flip_p(n), rel=0.05)
-        for effect, told in zip((1.0, 2.0, 3.0), powers, strict=True):
-            assert float(told.removesuffix(" %")) / 100 == pytest.approx(statistics.power(effect, n), abs=0.0051)
+        for effect, stated in zip((1.0, 2.0, 3.0), powers, strict=True):
+            assert float(stated.removesuffix(" %")) / 100 == pytest.approx(statistics.power(effect, n), abs=0.0051)

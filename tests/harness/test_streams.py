@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subnetbench.harness.streams import numpy_generator, sample_uniforms, stream_key, torch_generator
+from subnetbench.harness.core.rng import numpy_generator, sample_uniforms, stream_key, torch_generator
 
 
 def test_purposes_and_counters_have_streams_of_their_own():

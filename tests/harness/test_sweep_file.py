@@ -1,7 +1,7 @@
 import pytest
 
-from subnetbench.harness.errors import UserError
-from subnetbench.harness.sweep_file import read_sweep
+from subnetbench.harness.core.errors import UserError
+from subnetbench.harness.execution.sweep_file import read_sweep
 
 GOOD = """
 name: example

@@ -5,13 +5,14 @@ import pytest
 import torch
 from torch import nn
 
-from subnetbench.harness.conformance import train_here
-from subnetbench.harness.data import Split, TensorImages
-from subnetbench.harness.errors import RunFailure
-from subnetbench.harness.method import Optimization, Progress
-from subnetbench.harness.registry import get_method
+from subnetbench.harness.core.errors import RunFailure
+from subnetbench.harness.data.images import TensorImages
+from subnetbench.harness.data.splits import Split
+from subnetbench.harness.method.registry import get_method
+from subnetbench.harness.method.stages import Optimization, Progress
+from subnetbench.harness.method.step import Batch, LogSums, Step
+from subnetbench.harness.testing.short_runs import train_here
 from subnetbench.harness.training.prefetch import batches_ahead
-from subnetbench.harness.training.step import Batch, LogSums, Step
 
 
 class OneProcess:

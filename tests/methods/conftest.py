@@ -2,9 +2,10 @@
 
 import pytest
 
-from subnetbench.harness.conformance import train_here
-from subnetbench.harness.execution import RunSettings, execute
-from subnetbench.harness.specs import resolve
+from subnetbench.harness.execution.run import execute
+from subnetbench.harness.execution.settings import RunSettings
+from subnetbench.harness.method.resolve import resolve
+from subnetbench.harness.testing.short_runs import train_here
 
 SHORT = {
     "epochs": 1,
@@ -53,6 +54,6 @@ def run_of(tmp_path, inputs_folder):
         spec = resolve(name, "emoji", config=config, inputs=inputs, seed=seed, task=task, data=data, compute=compute)
         for each in spec.dependencies():
             assert execute(each, inputs_folder, RunSettings(trackers=())) == "finished"
-        return train_here(spec, tmp_path / options.pop("place", "run"), inputs=inputs_folder, **options)
+        return train_here(spec, tmp_path / options.pop("folder", "run"), inputs=inputs_folder, **options)
 
     return run

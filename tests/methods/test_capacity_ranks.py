@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from subnetbench.harness.state_files import load_state
+from subnetbench.harness.runs.state_file import load_state
 
 WITH_BATCH_NORM = [
     ("prunnet", {}),
@@ -68,6 +68,7 @@ def ended_with(run):
         return flat({"modules": modules.state_dict(), "state": method.state})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "config"), WITH_BATCH_NORM, ids=str)
 def test_two_ranks_equal_one_process_with_the_same_micro_batches(name, config, on_two_ranks, short_run):
     """Weights, scores, running statistics and those of each capacity, bit for bit."""
@@ -79,6 +80,7 @@ def test_two_ranks_equal_one_process_with_the_same_micro_batches(name, config, o
         assert torch.equal(first[key], expected), key
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "config"), WITHOUT, ids=str)
 def test_without_batch_statistics_two_ranks_equal_one(name, config, on_two_ranks, short_run):
     first, second = on_two_ranks[RUNS.index((name, config))]

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from subnetbench.harness.errors import UserError
-from subnetbench.harness.feature_cache import weights_digest
-from subnetbench.harness.method import Stage
-from subnetbench.harness.registry import get_method
-from subnetbench.harness.specs import resolve
+from subnetbench.harness.core.errors import UserError
+from subnetbench.harness.evaluation.cache import weights_digest
+from subnetbench.harness.method.registry import get_method
+from subnetbench.harness.method.resolve import resolve
+from subnetbench.harness.method.stages import Stage
 from subnetbench.harness.training.monitor import Interrupted
-from subnetbench.methods.parts.distillation_losses import LOSSES
-from subnetbench.methods.parts.distilling import LossName
+from subnetbench.methods.parts.bases.distiller import LossName
+from subnetbench.methods.parts.losses.distillation import LOSSES
 
 TINY = {"epochs": 2, "batch_size": 16, "limit_steps": 2, "network": "cnn8-16", "dim": 12, "query_limit": 64, "views": 2}
 STAGE = Stage("train", 2)
@@ -43,7 +43,7 @@ def scores_of(method, modules, context):
 )  # fmt: skip
 def test_an_interrupted_run_ends_with_the_same_bits(run_of, config):
     config = {**TINY, **config}
-    with run_of("distillation", config, place="straight") as (_, modules, _context):
+    with run_of("distillation", config, folder="straight") as (_, modules, _context):
         expected = {name: value.clone() for name, value in modules.state_dict().items()}
     for _ in range(30):
         with contextlib.suppress(Interrupted), run_of("distillation", config, stop_after=2) as (_, modules, _context):
@@ -53,6 +53,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(run_of, config):
     raise AssertionError("it does not come to an end")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", LossName.__args__)
 def test_every_loss_trains_the_student_and_not_the_teacher(run_of, loss):
     with run_of("distillation", {**TINY, "loss": loss, "epochs": 1}) as (method, modules, context):
@@ -71,6 +72,7 @@ def test_losses_that_need_classifiers_are_the_only_ones_not_offered():
     assert set(LOSSES) - set(LossName.__args__) == {name for name, loss in LOSSES.items() if loss.inputs == "logits"}
 
 
+@pytest.mark.slow
 def test_a_student_comes_close_to_its_teacher_and_its_queries_find_the_teachers_gallery(run_of):
     config = {**TINY, "epochs": 6, "limit_steps": None, "query_limit": 10_000, "lr": 0.01, "mode": "ts_reg"}
     # Whitened features of a random network point everywhere, so a student is close to them only when it has learned.
@@ -78,11 +80,14 @@ def test_a_student_comes_close_to_its_teacher_and_its_queries_find_the_teachers_
     found, closeness = [], []
     for epochs in (0, config["epochs"]):
         inputs = {"teacher": {"method": "distillation", "config": teacher}}
-        with run_of("distillation", {**config, "epochs": epochs}, inputs=inputs, place=f"{epochs}") as run:
+        with run_of("distillation", {**config, "epochs": epochs}, inputs=inputs, folder=f"{epochs}") as run:
             method, modules, context = run
             found.append(scores_of(method, modules, context))
             student, by_teacher, *_ = method.variants(modules, context)
-            rows = [context.outputs(v.build(), v.preprocessing, context.data.validation) for v in (student, by_teacher)]
+            rows = [
+                context.evaluator.outputs(v.build(), v.preprocessing, context.data.validation)
+                for v in (student, by_teacher)
+            ]
             closeness.append(torch.cosine_similarity(*rows).mean().item())
     untrained, trained = found
     asymmetric = ("map_trapezoid", "student", "teacher")
@@ -94,6 +99,7 @@ def test_a_student_comes_close_to_its_teacher_and_its_queries_find_the_teachers_
     assert ("latency_ms", "teacher", "") in trained
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [{"mode": "ts_reg"}, {"view_bank": 4}], ids=["ts_reg", "bank"])
 def test_targets_are_computed_once_for_all_runs_of_a_folder(run_of, config):
     with run_of("distillation", {**TINY, **config}) as (method, _modules, context):
@@ -105,20 +111,21 @@ def test_targets_are_computed_once_for_all_runs_of_a_folder(run_of, config):
         expected = method._cached_targets(1, context)
         assert torch.equal(other._cached_targets(1, context), expected)
         assert calls == []
-        for file in Path(context.cache).iterdir():
+        for file in Path(context.cache).glob("*.npy"):
             file.write_bytes(file.read_bytes()[:100])
         assert torch.equal(other._cached_targets(1, context), expected)
         assert calls
 
 
+@pytest.mark.slow
 def test_banked_targets_are_the_teachers_embeddings_of_the_students_views(run_of):
     with run_of("distillation", {**TINY, "view_bank": 4}) as (method, modules, context):
         for epoch in (0, 1, 2):
-            method.plan_epoch(modules, STAGE, epoch, context)
+            method.enter_epoch(modules, STAGE, epoch, context)
             piece = method.make_batch(np.array([5, 70, 3]), STAGE, epoch, context)
-            banked = method._render(piece)
+            banked = method._rendered(piece, stage=STAGE, epoch=epoch, context=context)
             targets, method._targets = method._targets, None
-            fresh = method._render(piece)
+            fresh = method._rendered(piece, stage=STAGE, epoch=epoch, context=context)
             method._targets = targets
             assert torch.equal(banked.images, fresh.images)
             torch.testing.assert_close(
@@ -132,13 +139,14 @@ def test_banked_targets_are_the_teachers_embeddings_of_the_students_views(run_of
 def test_accumulated_batches_make_the_step_of_one_large_batch(run_of):
     config = {**TINY, "freeze_batch_statistics": True, "epochs": 1, "optimizer": "sgd", "pool": "spoc"}
     states = []
-    for place, change in (("whole", {"batch_size": 16}), ("parts", {"batch_size": 4, "update_every": 4})):
-        with run_of("distillation", {**config, **change}, place=place) as (_, modules, _context):
+    for folder, change in (("whole", {"batch_size": 16}), ("parts", {"batch_size": 4, "update_every": 4})):
+        with run_of("distillation", {**config, **change}, folder=folder) as (_, modules, _context):
             states.append({name: value.clone() for name, value in modules.state_dict().items()})
     for name, value in states[0].items():
         torch.testing.assert_close(states[1][name], value, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_published_preset_sums_drops_remainders_and_gives_one_rate(run_of):
     config = {"preset": "paper", "epochs": 2, "pretrained": False, "network": "cnn8-16", "dim": 12, "image_size": 16,
               "teacher_image_size": 32, "views": 2, "query_limit": 100, "batch_size": 8, "update_every": 5}  # fmt: skip
@@ -162,14 +170,17 @@ TEACHERS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("teacher", TEACHERS)
 @pytest.mark.parametrize("frozen", [False, True])
 def test_a_student_can_start_as_a_copy_of_its_teacher(run_of, teacher, frozen):
     config = {**TINY, "student_start": "teacher", "freeze_batch_statistics": frozen}
     inputs = {"teacher": TEACHERS[teacher]}
-    with run_of("distillation", {**config, "epochs": 0}, inputs=inputs, place="start") as (method, modules, context):
+    with run_of("distillation", {**config, "epochs": 0}, inputs=inputs, folder="start") as (method, modules, context):
         student, _, small = method.variants(modules, context)
-        ours, theirs = (context.outputs(v.build(), v.preprocessing, context.data.validation) for v in (student, small))
+        ours, theirs = (
+            context.evaluator.outputs(v.build(), v.preprocessing, context.data.validation) for v in (student, small)
+        )
         torch.testing.assert_close(ours, torch.nn.functional.normalize(theirs), atol=1e-5, rtol=0)
         start = {name: value.clone() for name, value in modules.state_dict().items()}
         before = weights_digest(method._teacher)
@@ -218,6 +229,7 @@ def test_bad_configs_are_refused(config, words):
         resolve("distillation", "emoji", config=config)
 
 
+@pytest.mark.slow
 def test_student_and_teacher_need_one_width(run_of):
     inputs = {"teacher": {"method": "triplet", "config": {**{k: TINY[k] for k in ("epochs", "limit_steps", "network",
               "batch_size", "query_limit")}, "dim": 10}}}  # fmt: skip

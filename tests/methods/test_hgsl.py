@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-from subnetbench.harness.conformance import short_spec, train_here
-from subnetbench.harness.errors import UserError
-from subnetbench.harness.method import Stage
-from subnetbench.harness.specs import resolve
+from subnetbench.harness.core.errors import UserError
+from subnetbench.harness.method.resolve import resolve
+from subnetbench.harness.method.stages import Stage
+from subnetbench.harness.testing.short_runs import short_spec, train_here
 from subnetbench.methods.hgsl import Hgsl
-from subnetbench.methods.parts.embedding_network import EmbeddingNetwork
-from subnetbench.methods.parts.hgsl_loss import HardGlobalSoftmin
-from subnetbench.methods.parts.pooling import make_pool
+from subnetbench.methods.parts.losses.hgsl import HardGlobalSoftmin
+from subnetbench.methods.parts.networks.embedding import EmbeddingNetwork
+from subnetbench.methods.parts.networks.pooling import make_pool
 
 
 def modules_of(method: Hgsl) -> nn.ModuleDict:
@@ -75,6 +75,7 @@ def test_impossible_numbers_of_centres(k):
         Hgsl.Config.parse({"k": k})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [{"k": 3}, {"k": "all", "centres": "ratio"}, {"dim": 16, "pool": "gem"}])
 def test_alpha_and_centres_are_trained_with_every_option(config, tmp_path):
     spec = resolve("hgsl", "emoji", config={**short_spec("hgsl").config, "alpha_lr": 1e-3, **config})

@@ -1,12 +1,12 @@
-"""What ASLP and supermask add to training: sampled figures, the paper's validation, and forced cuts."""
+"""What ASLP and supermask add to training: sampled metrics, the paper's validation, and forced cuts."""
 
 import numpy as np
 import pytest
 import torch
 
-from subnetbench.harness.conformance import train_here
-from subnetbench.harness.specs import resolve
-from subnetbench.methods.parts.masking import masked_network
+from subnetbench.harness.method.resolve import resolve
+from subnetbench.harness.testing.short_runs import train_here
+from subnetbench.methods.parts.masks.masked_model import masked_network
 
 
 def spec(method="supermask", **config):
@@ -15,6 +15,7 @@ def spec(method="supermask", **config):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["aslp", "supermask"])
 def test_forced_variants_keep_the_highest_scores_of_each_layer(method, tmp_path):
     run = spec(method, weight_rescale=True, lr=5.0, forced_sparsities=[0.9])
@@ -42,11 +43,11 @@ def test_the_paper_validates_sampled_masks_on_augmented_images_not_normalised_wi
         masked.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
         original = masked.draw
         masked.draw = lambda generator=None: (draws.append(generator), original(generator))[1]
-        figures = [search.validate(modules, search.stages(context)[0], context)["top1"] for _ in range(2)]
+        accuracies = [search.validate(modules, search.stages(context)[0], context)["top1"] for _ in range(2)]
         images = context.data.validation.images.read(np.arange(len(context.data.validation)))
         first, second = torch.cat(seen[: len(seen) // 2]), torch.cat(seen[len(seen) // 2 :])
         assert len(draws) == len(seen)  # a mask for every batch
-        assert 0 < figures[0] != figures[1]
+        assert 0 < accuracies[0] != accuracies[1]
         assert torch.equal(first, second) != augment
         if not augment:
             torch.testing.assert_close(first[:, 0], torch.stack(images)[:, 0] / 255)

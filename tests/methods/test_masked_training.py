@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from subnetbench.harness.conformance import train_here
-from subnetbench.harness.specs import resolve
-from subnetbench.methods.parts.masks import Mask
+from subnetbench.harness.method.resolve import resolve
+from subnetbench.harness.testing.short_runs import train_here
+from subnetbench.methods.parts.masks.masks import Mask
 
 CONFIG = {"network": "conv2", "image_size": 8, "batch_size": 50, "limit_steps": 2, "augment": False}
 METHODS = {

@@ -8,18 +8,21 @@ from pytorch_metric_learning.utils import common_functions
 from safetensors.torch import load_file
 from torch import nn
 
-from subnetbench.harness.conformance import check_resumes_bit_for_bit, check_trains_and_evaluates, short_spec
-from subnetbench.harness.errors import UserError
-from subnetbench.harness.execution import RunSettings, execute
-from subnetbench.harness.method import Optimization, Progress, Stage
-from subnetbench.harness.planning import plan_runs, run_locally
-from subnetbench.harness.run_folder import RunFolder
-from subnetbench.harness.specs import resolve
-from subnetbench.harness.streams import numpy_generator
-from subnetbench.harness.training.step import Batch, LogSums, Step
+from subnetbench.harness.core.errors import UserError
+from subnetbench.harness.core.rng import numpy_generator
+from subnetbench.harness.execution.local import run_locally
+from subnetbench.harness.execution.plan import plan_runs
+from subnetbench.harness.execution.run import execute
+from subnetbench.harness.execution.settings import RunSettings
+from subnetbench.harness.method.resolve import resolve
+from subnetbench.harness.method.stages import Optimization, Progress, Stage
+from subnetbench.harness.method.step import Batch, LogSums, Step
+from subnetbench.harness.runs.folder import RunFolder
+from subnetbench.harness.testing.conformance import check_resumes_bit_for_bit, check_trains_and_evaluates
+from subnetbench.harness.testing.short_runs import short_spec
 from subnetbench.methods.metric_learning import KINDS, MetricLearning
-from subnetbench.methods.parts.embedding_network import EmbeddingNetwork
-from subnetbench.methods.parts.pooling import make_pool
+from subnetbench.methods.parts.networks.embedding import EmbeddingNetwork
+from subnetbench.methods.parts.networks.pooling import make_pool
 
 CLASSES, DIM = 4, 6
 
@@ -183,18 +186,21 @@ def test_options_that_do_not_go_together(config, field):
         MetricLearning.Config.parse(config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", KINDS)
 def test_proxies_are_checkpointed(loss, tmp_path, monkeypatch):
     monkeypatch.setattr(MetricLearning, "tiny", {**MetricLearning.tiny, "loss": loss})
     check_resumes_bit_for_bit("metric_learning", tmp_path)
 
 
+@pytest.mark.slow
 def test_decorrelated_proxies_run(tmp_path, monkeypatch):
     extra = {"loss": "normalised_softmax", "decorrelation_weight": 1.0, "temperature": 0.1}
     monkeypatch.setattr(MetricLearning, "tiny", {**MetricLearning.tiny, **extra})
     check_trains_and_evaluates("metric_learning", tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["triplet", "proxy_anchor", "arcface"])
 def test_two_ranks_train_what_one_trains(loss, tmp_path):
     """On a backbone without batch norm; pairs reach over ranks."""
@@ -215,8 +221,8 @@ def test_two_ranks_train_what_one_trains(loss, tmp_path):
         if processes == 1:
             assert execute(spec, tmp_path, RunSettings(trackers=())) == "finished"
         else:
-            endings = run_locally(plan_runs([spec], tmp_path), tmp_path, {"trackers": ()}, slots=2)
-            assert endings == {spec.run_id: "finished"}
+            statuses = run_locally(plan_runs([spec], tmp_path), tmp_path, RunSettings(trackers=()), slots=2)
+            assert statuses == {spec.run_id: "finished"}
         weights.append(load_file(RunFolder(tmp_path, spec.run_id).model_file))
     assert weights[0].keys() == weights[1].keys()
     for name, tensor in weights[0].items():

@@ -1,20 +1,24 @@
 """PrunNet as a method: its options, its variants, and that it learns what it is for."""
 
-import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from subnetbench.harness.context import Context
-from subnetbench.harness.data import Split, TaskData, TensorImages
-from subnetbench.harness.errors import UserError
+from subnetbench.harness.core.errors import UserError
+from subnetbench.harness.data.images import TensorImages
+from subnetbench.harness.data.splits import Split, TaskData
+from subnetbench.harness.distributed.compute import Compute
+from subnetbench.harness.distributed.world import open_world
+from subnetbench.harness.evaluation.evaluator import Evaluator
 from subnetbench.harness.evaluation.protocols import evaluate_variants
-from subnetbench.harness.registry import get_method
-from subnetbench.harness.specs import Compute, RunSpec
+from subnetbench.harness.method.context import Context
+from subnetbench.harness.method.registry import get_method
+from subnetbench.harness.runs.spec import RunSpec
 from subnetbench.harness.training.loop import TrainingLoop
-from subnetbench.harness.world import open_world
-from subnetbench.methods.parts.batch_norm import batch_norms
+from subnetbench.methods.parts.capacity.capacity import Capacity
+from subnetbench.methods.parts.networks.batch_norm import batch_norms
 
 
 def weights_of(run):
@@ -27,6 +31,7 @@ def usual(short_run):
     return weights_of(short_run("prunnet"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -67,11 +72,12 @@ def test_frozen_scores_stay_where_they_start(short_run):
     assert all(torch.equal(trained[name], start[name]) for name in scores)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", ["subnetworks", "dense"])
 def test_subnetworks_can_keep_depthwise_convolutions_whole(training, short_run):
     options = {"network": "mobilenet_v2", "prune_depthwise": False, "limit_steps": 2, "training": training}
     with short_run("prunnet", **options) as (method, modules, _):
-        small, dense = (method.subnetwork(modules, c).backbone for c in (0.3, 1.0))
+        small, dense = (method.subnetwork(modules, Capacity(c)).backbone for c in (0.3, 1.0))
         for name, layer in small.named_modules():
             if isinstance(layer, torch.nn.Conv2d):
                 of_dense = dense.get_submodule(name).weight
@@ -85,10 +91,10 @@ def test_subnetworks_can_keep_depthwise_convolutions_whole(training, short_run):
 def test_score_maps_of_their_own_are_trained_apart_and_not_nested(short_run):
     with short_run("prunnet", score_maps="per_capacity", limit_steps=2) as (method, modules, _):
         assert len(modules["scores"]) == 2
-        large, small = (method.subnetwork(modules, c).backbone[0].weight != 0 for c in (0.6, 0.3))
+        large, small = (method.subnetwork(modules, Capacity(c)).backbone[0].weight != 0 for c in (0.6, 0.3))
         assert bool((small & ~large).any())
     with short_run("prunnet", limit_steps=2) as (method, modules, _):
-        large, small = (method.subnetwork(modules, c).backbone[0].weight != 0 for c in (0.6, 0.3))
+        large, small = (method.subnetwork(modules, Capacity(c)).backbone[0].weight != 0 for c in (0.6, 0.3))
         assert not bool((small & ~large).any())
 
 
@@ -123,26 +129,26 @@ def test_capacities_have_batch_norm_statistics_of_their_own(short_run):
 
 def test_a_matrix_costs_one_pass_a_network_and_image(short_run, monkeypatch):
     embedded = []
-    outputs = Context.outputs
+    outputs = Evaluator.outputs
 
     def counted(self, module, preprocessing, split):
         embedded.append(len(split))
         return outputs(self, module, preprocessing, split)
 
     with short_run("prunnet", evaluate_capacities=[0.1]) as (method, modules, context):
-        monkeypatch.setattr(Context, "outputs", counted)
+        monkeypatch.setattr(Evaluator, "outputs", counted)
         variants = method.variants(modules, context)
         images = context.data.test
         queries, gallery = images.subset(np.arange(30), "query"), images.subset(np.arange(len(images)), "gallery")
         test = Split(name="test", images=queries.images, labels=queries.labels, classes=images.classes, gallery=gallery)
-        context.data = copy.copy(context.data)
-        object.__setattr__(context.data, "test", test)
-        scores = evaluate_variants(variants, context, "test", pairs=method.pairs, costs=False)
+        evaluator = Evaluator(replace(context.data, test=test), context.world)
+        scores = evaluate_variants(variants, evaluator, "test", pairs=method.pairs, costs=False)
     assert sum(embedded) == len(variants) * (len(queries) + len(gallery))
     pairs = {(s.variant, s.gallery_variant) for s in scores if s.metric == "map" and s.gallery_variant}
     assert len(pairs) == len(variants) ** 2 == 16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "network",
     [
@@ -224,12 +230,15 @@ def matrix_after(data, seed=0, **config):
         context = Context(spec=spec, data=data, world=world)
         method = cls(parsed)
         modules = TrainingLoop(method, context).run().eval()
-        scores = evaluate_variants(method.variants(modules, context), context, "test", pairs=method.pairs, costs=False)
+        scores = evaluate_variants(
+            method.variants(modules, context), context.evaluator, "test", pairs=method.pairs, costs=False
+        )
     finally:
         world.close()
     return {(s.variant, s.gallery_variant): s.value for s in scores if s.metric == "map"}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_small_networks_search_the_dense_gallery():
     """The bar: the 20 % network stays close to the dense one in both tests, where a pruned dense network collapses."""

@@ -3,12 +3,14 @@
 import pytest
 import torch
 
-from subnetbench.harness.conformance import train_here
-from subnetbench.harness.errors import UserError
-from subnetbench.harness.execution import RunSettings, execute
-from subnetbench.harness.registry import get_method
+from subnetbench.harness.core.errors import UserError
+from subnetbench.harness.execution.run import execute
+from subnetbench.harness.execution.settings import RunSettings
+from subnetbench.harness.method.registry import get_method
+from subnetbench.harness.testing.short_runs import train_here
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

@@ -8,14 +8,14 @@ import open_clip
 import pytest
 import torch
 
-from subnetbench.harness.errors import UserError
-from subnetbench.harness.specs import resolve
+from subnetbench.harness.core.errors import UserError
+from subnetbench.harness.method.resolve import resolve
 from subnetbench.harness.training.monitor import Interrupted
-from subnetbench.methods.parts.cascade_cost import lifetime_speedup
-from subnetbench.methods.parts.cascade_measures import Collection
-from subnetbench.methods.parts.early_exit import EarlyExit
-from subnetbench.methods.parts.encoders import PUBLISHED_PROMPT
-from subnetbench.methods.parts.vit_pruning import MaskedViT
+from subnetbench.methods.parts.text_image.cost import lifetime_speedup
+from subnetbench.methods.parts.text_image.early_exit import EarlyExit
+from subnetbench.methods.parts.text_image.encoders import PUBLISHED_PROMPT
+from subnetbench.methods.parts.text_image.measures import Collection
+from subnetbench.methods.parts.vit.pruning import MaskedViT
 
 VIT = {"image_size": 16, "patch_size": 4, "width": 16, "layers": 3, "heads": 2, "dim": 8}
 SHORT = {"epochs": 2, "batch_size": 16, "limit_steps": 2}
@@ -33,6 +33,7 @@ def images_of(context, variant, count=12):
     return variant.preprocessing(context.data.test.images, np.arange(count), context.device)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "config", "inputs"),
     [
@@ -46,7 +47,7 @@ def images_of(context, variant, count=12):
 )
 def test_an_interrupted_run_ends_with_the_same_bits(run_of, method, config, inputs):
     config = {**SHORT, **config}
-    with run_of(method, config, inputs=inputs, task="text_image", place="straight") as (_, modules, _context):
+    with run_of(method, config, inputs=inputs, task="text_image", folder="straight") as (_, modules, _context):
         expected = {name: value.clone() for name, value in modules.state_dict().items()}
     for _ in range(30):
         run = run_of(method, config, inputs=inputs, task="text_image", stop_after=2)
@@ -57,13 +58,14 @@ def test_an_interrupted_run_ends_with_the_same_bits(run_of, method, config, inpu
     raise AssertionError("it does not come to an end")
 
 
+@pytest.mark.slow
 def test_two_towers_learn_which_caption_belongs_to_which_image(run_of):
     config = {**VIT, "width": 32, "dim": 16, "epochs": 12, "batch_size": 64, "augment": "none", "lr": 3e-3}
     config |= {"weight_decay": 0.01, "evaluate_every": 0}
     with run_of("two_tower", config) as (method, modules, context):
         (variant,) = method.variants(modules, context)
         train = context.data.train
-        rows = context.outputs(variant.build(), variant.preprocessing, train)
+        rows = context.evaluator.outputs(variant.build(), variant.preprocessing, train)
         texts = variant.text_encoder([own[0] for own in train.captions])
         similarity = torch.nn.functional.normalize(rows, dim=1) @ torch.nn.functional.normalize(texts, dim=1).T
         same = torch.from_numpy(train.labels[:, None] == train.labels[None, :])
@@ -113,10 +115,10 @@ def test_clip_from_a_local_folder_is_used_as_it_is(run_of, tmp_path):
             expected = reference.encode_image(images)
         torch.testing.assert_close(variant.build()(images), expected, atol=1e-4, rtol=1e-4)
         assert ("text_to_image_recall_at_1", "dense") in scores_of(method, modules, context)
-    with run_of("two_tower", {**config, "preset": "paper"}, task="text_image", place="glued") as (method, *_):
+    with run_of("two_tower", {**config, "preset": "paper"}, task="text_image", folder="glued") as (method, *_):
         assert method.prompt == PUBLISHED_PROMPT
     trained = {**SHORT, **config, "epochs": 1}
-    with run_of("two_tower", trained, task="text_image", place="trained") as (method, modules, context):
+    with run_of("two_tower", trained, task="text_image", folder="trained") as (method, modules, context):
         after = method.variants(modules, context)[0].build()(images)
         assert not torch.allclose(after, expected, atol=1e-4)
 
@@ -124,7 +126,7 @@ def test_clip_from_a_local_folder_is_used_as_it_is(run_of, tmp_path):
 def test_derived_encoders_keep_the_teachers_text_encoder(run_of):
     found = set()
     for name, config in (("token_masking", {}), ("early_exit", {**SHORT, "depth": 1}), ("clip_student", SHORT)):
-        with run_of(name, config, inputs=FROM_TEACHER, place=name) as (method, modules, context):
+        with run_of(name, config, inputs=FROM_TEACHER, folder=name) as (method, modules, context):
             found |= {variant.text_encoder.identity for variant in method.variants(modules, context)}
     assert len(found) == 1
 

@@ -8,9 +8,9 @@ import os
 import sys
 from pathlib import Path
 
-from subnetbench.harness.conformance import train_here
-from subnetbench.harness.specs import spec_from_json
-from subnetbench.harness.state_files import save_state
+from subnetbench.harness.runs.spec import spec_from_json
+from subnetbench.harness.runs.state_file import save_state
+from subnetbench.harness.testing.short_runs import train_here
 
 
 def train(folder: Path, ports: list[str], rank: str) -> None:

@@ -114,7 +114,7 @@ class Cluster:
     def start(self) -> None:
         """Start every daemon in the order that works; raises `RuntimeError` with the logs when one does not come up."""
         remove_leftovers()
-        # Told to end, this process still takes the cluster down.
+        # On a request to end, this process still takes the cluster down.
         signal.signal(signal.SIGTERM, _interrupt)
         try:
             self._configure()
@@ -197,10 +197,10 @@ class Cluster:
         key = self.folder / "munge.key"
         key.write_bytes(os.urandom(1024))
         key.chmod(0o600)
-        places = {"key-file": key, "socket": self.folder / "munge.socket", "pid-file": self.folder / "munge.pid"}
-        places |= {"log-file": self.folder / "munge.log", "seed-file": self.folder / "munge.seed"}
+        paths = {"key-file": key, "socket": self.folder / "munge.socket", "pid-file": self.folder / "munge.pid"}
+        paths |= {"log-file": self.folder / "munge.log", "seed-file": self.folder / "munge.seed"}
         self.start_daemon(
-            "munged", "munged", "--foreground", "--force", *(f"--{name}={path}" for name, path in places.items())
+            "munged", "munged", "--foreground", "--force", *(f"--{name}={path}" for name, path in paths.items())
         )
         self._until("munge answers", (self.folder / "munge.socket").exists)
 
@@ -276,7 +276,7 @@ def _listens(port: int) -> bool:
 
 
 def _processes_of(folder: Path) -> list[int]:
-    """Daemons, jobs and clients of a cluster: they are told its configuration in their environment."""
+    """Daemons, jobs and clients of a cluster: they find its configuration in their environment."""
     mark = f"SLURM_CONF={folder}/slurm.conf".encode()
     found = []
     for entry in Path("/proc").iterdir():

@@ -15,9 +15,10 @@ import torch
 from typer.testing import CliRunner
 
 from subnetbench.harness.cli.app import app
-from subnetbench.harness.errors import SubnetbenchError
-from subnetbench.harness.run_folder import find_runs
-from subnetbench.harness.state_files import load_state
+from subnetbench.harness.core.errors import SubnetbenchError
+from subnetbench.harness.runs.folder import find_runs
+from subnetbench.harness.runs.state import Heartbeat
+from subnetbench.harness.runs.state_file import load_state
 
 PROGRAM = Path(sys.executable).with_name("subnetbench")
 PLUGIN = Path(__file__).with_name("paced.py")
@@ -129,7 +130,7 @@ class Sweep:
         return run
 
     def step(self):
-        return (self.run().progress() or {}).get("step", 0) if self.runs() else 0
+        return (self.run().heartbeat() or Heartbeat()).step if self.runs() else 0
 
     def job(self):
         """The job of the first run, from the ledger: quicker than asking the program."""

@@ -3,7 +3,7 @@
 import os
 import time
 
-from subnetbench.harness.registry import register_method
+from subnetbench.harness.method.registry import register_method
 from subnetbench.methods.dense import Dense
 from subnetbench.methods.edge_popup import EdgePopup
 

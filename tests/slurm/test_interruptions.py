@@ -28,7 +28,7 @@ def processes_of(run):
 
 @pytest.fixture(scope="module", autouse=True)
 def limited(cluster, make_sweep):
-    """A run that meets its time limit again and again while the other tests go on."""
+    """A run that meets its time limit again and again while the other tests run."""
     limited = make_sweep(
         [{"method": "paced", "config": {"epochs": 3}}], resources={"minutes": 1, "signal_seconds": 5}, PACE="0.5"
     )
@@ -74,7 +74,7 @@ def test_a_user_signal_is_answered_by_checkpoint_and_requeue(sweep, undisturbed,
     same_weights(disturbed.weights(), undisturbed(processes=2))
 
 
-def test_a_termination_signal_while_the_job_may_go_on(sweep, undisturbed, same_weights):
+def test_a_termination_signal_while_the_job_may_continue(sweep, undisturbed, same_weights):
     """As in the grace period before a preemption that will not requeue: the job does it itself."""
     disturbed = sweep(PACED)
     disturbed.submit()
@@ -116,7 +116,7 @@ def test_a_node_whose_daemon_is_killed(sweep, cluster, undisturbed, same_weights
 
 
 def test_a_rank_that_is_killed(sweep, undisturbed, same_weights):
-    """The other rank ends, the job is tried again once and goes on."""
+    """The other rank ends, the job is tried again once and resumes."""
     disturbed = sweep([{"method": "paced", "compute": {"processes": 2}}], resources={"nodes": 2})
     disturbed.submit()
     disturbed.wait_until_training()
@@ -131,14 +131,14 @@ def test_a_rank_that_is_killed(sweep, undisturbed, same_weights):
 
 
 def test_a_full_disk_at_checkpoint_time(sweep, undisturbed, same_weights, tmp_path):
-    place = tmp_path / "small"
-    place.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(place)], check=True)
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(small)], check=True)
     try:
         disturbed = sweep(PACED, name="small/sweep")
         disturbed.submit()
         disturbed.wait_until_training()
-        filler = place / "filler"
+        filler = small / "filler"
         subprocess.run(["dd", "if=/dev/zero", f"of={filler}", "bs=64k"], check=False, stderr=subprocess.DEVNULL)
         disturbed.wait_for("giving up", lambda: not disturbed.jobs_in_queue())
         assert not disturbed.run().finished_file.exists()
@@ -147,7 +147,7 @@ def test_a_full_disk_at_checkpoint_time(sweep, undisturbed, same_weights, tmp_pa
         disturbed.wait_until_finished()
         same_weights(disturbed.weights(), undisturbed())
     finally:
-        subprocess.run(["umount", "--lazy", str(place)], check=True)
+        subprocess.run(["umount", "--lazy", str(small)], check=True)
 
 
 def test_a_time_limit_shorter_than_the_run(limited, undisturbed, same_weights):

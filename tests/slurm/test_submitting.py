@@ -1,12 +1,12 @@
 """Submitting, collecting, cancelling and resuming sweeps on a real cluster; each run is submitted once."""
 
-import json
 import os
 import pickle
 import signal
 import stat
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -169,12 +169,12 @@ def test_a_job_that_ends_or_stops_without_a_word_and_no_accounting(sweep, cluste
         for entry in Path("/proc").iterdir()
         if entry.name.isdigit() and f"{silent.results}/slurm/jobs".encode() in _command(entry)
     )
-    pid = silent.run().progress()["pid"]
+    pid = silent.run().heartbeat().pid
     os.kill(pid, signal.SIGSTOP)
     try:
         # As if two minutes had gone by.
-        facts = {**silent.run().progress(), "time": time.time() - 1000}
-        silent.run().progress_file.write_text(json.dumps(facts))
+        heartbeat = replace(silent.run().heartbeat(), time=time.time() - 1000)
+        silent.run().write_heartbeat(heartbeat)
         assert silent.row()["state"] == "stale"
         assert "no sign of life" in silent.row()["detail"]
         cluster.stop_daemon("slurmdbd")

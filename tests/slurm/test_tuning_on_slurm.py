@@ -3,11 +3,12 @@
 import json
 from collections import Counter
 
+import optuna
 import pyarrow.parquet as pq
 import pytest
 
-from subnetbench.harness.launchers.slurm.ledger import Ledger
-from subnetbench.harness.run_folder import find_runs
+from subnetbench.harness.execution.slurm.ledger import Ledger
+from subnetbench.harness.runs.folder import find_runs
 from subnetbench.harness.tuning.storage import open_storage
 
 pytestmark = pytest.mark.timeout(600)
@@ -49,12 +50,12 @@ def tune(tuning):
 
 def trials_of(tuning):
     storage = open_storage(str(tuning.results / "study.log"))
-    (study,) = storage.get_all_studies()
-    return storage.get_all_trials(study._study_id, deepcopy=False)
+    (name,) = optuna.get_all_study_names(storage)
+    return optuna.load_study(study_name=name, storage=storage).get_trials(deepcopy=False)
 
 
-def places(ledger):
-    return [place for submission in ledger.read() for place in submission.places()]
+def jobs_of_runs(ledger):
+    return [pair for submission in ledger.read() for pair in submission.jobs_of_runs()]
 
 
 def test_a_disturbed_study_loses_and_doubles_no_trial(tuning):
@@ -62,15 +63,15 @@ def test_a_disturbed_study_loses_and_doubles_no_trial(tuning):
     ledger, of_trials = Ledger(tuning.results), Ledger(trials_folder)
     assert "submitted" in tune(tuning)
     assert "nothing was submitted" in tune(tuning)
-    driver = dict(places(ledger))["driver"]
+    driver = dict(jobs_of_runs(ledger))["driver"]
 
     def checkpointed():
         return [run for run in find_runs(trials_folder) if run.last_checkpoint.exists()]
 
     tuning.wait_for("a checkpoint", checkpointed)
     killed = checkpointed()[0].run_id
-    tuning.cluster.call("scancel", "--signal=KILL", dict(places(of_trials))[killed])
-    tuning.wait_for("its resubmission", lambda: Counter(run for run, _ in places(of_trials))[killed] == 2)
+    tuning.cluster.call("scancel", "--signal=KILL", dict(jobs_of_runs(of_trials))[killed])
+    tuning.wait_for("its resubmission", lambda: Counter(run for run, _ in jobs_of_runs(of_trials))[killed] == 2)
     tuning.cluster.call("scancel", "--signal=USR2", driver)
     tuning.wait_for("the driver's end", lambda: not tuning.jobs_in_queue())
 
@@ -87,9 +88,9 @@ def test_a_disturbed_study_loses_and_doubles_no_trial(tuning):
         assert scored[:1] == trial.values
         assert list(trial.intermediate_values) == [1, 2]
         assert {row["trial"] for row in rows} == {trial.number}
-    runs = Counter(run for run, _ in places(of_trials))
+    runs = Counter(run for run, _ in jobs_of_runs(of_trials))
     assert {run: count for run, count in runs.items() if count > 1} == {killed: 2}
-    assert [place for place in places(ledger) if place[0] == "driver"] == [("driver", driver)]
+    assert [pair for pair in jobs_of_runs(ledger) if pair[0] == "driver"] == [("driver", driver)]
     (log,) = (tuning.results / "slurm" / "jobs").glob(f"*/{driver}_0_log.out")
     assert log.read_text().count("queued again") == 1
 

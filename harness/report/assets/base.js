@@ -17,7 +17,7 @@ function fill(element, attributes, children) {
 const h = (tag, attributes = {}, ...children) => fill(document.createElement(tag), attributes, children);
 const s = (tag, attributes = {}, ...children) => fill(document.createElementNS(SVG, tag), attributes, children);
 
-// Seven colours that people with any kind of colour blindness tell apart (Okabe and Ito), each with shapes beside.
+// Seven colours that people with any kind of colour blindness distinguish (Okabe and Ito), each with shapes beside.
 const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"];
 const SHAPES = ["circle", "square", "triangle", "diamond", "cross", "plus", "down", "star"];
 const DASHES = ["", "7 3", "2 3", "8 3 2 3"];
@@ -70,13 +70,13 @@ const words = (...parts) => parts.filter((part) => part !== "" && part !== null 
 
 function rowName(row) {
   const gallery = row.gallery_variant && row.gallery_variant !== row.variant ? `→ ${row.gallery_variant}` : "";
-  return words(row.method, row.network, [row.variant, gallery].filter(Boolean).join(" "), row.config,
-    row.preset === "default" ? "" : row.preset, row.tuned ? "tuned" : "");
+  return words(row.method, row.network, [row.variant, gallery].filter(Boolean).join(" "), row.input_of && `input of ${row.input_of}`, row.config,
+    row.preset === "default" ? "" : row.preset, row.tuned ? "tuned" : "", row.code && `code ${row.code}`, row.files && `files ${row.files}`, row.numerics);
 }
 
-// Names of rows that share a figure: the method, and only what tells them apart.
+// Names of rows that share a figure: the method, and only where they differ.
 function namesApart(rows) {
-  const parts = ["network", "variant", "gallery_variant", "config", "budget", "preset"].filter((part) => new Set(rows.map((row) => row[part])).size > 1);
+  const parts = ["network", "variant", "gallery_variant", "input_of", "config", "budget", "preset", "code", "files", "numerics"].filter((part) => new Set(rows.map((row) => row[part])).size > 1);
   const tuned = new Set(rows.map((row) => row.tuned)).size > 1;
   return (row) => words(row.method, ...parts.map((part) => (part === "gallery_variant" && row[part] ? `→ ${row[part]}` : row[part])), tuned && row.tuned ? "tuned" : "");
 }

@@ -58,8 +58,8 @@ function drawTradeOff(state, width, cost, quality, joined) {
     const { mean, half } = row.cells[quality];
     if (half > 0 && rows.length <= MOST_BARS) svg.append(s("path", { d: `M${x} ${Y(mean - half)} V${Y(mean + half)}`, stroke: colour, "stroke-width": 1.2, opacity: 0.6 }));
     const element = s("g", { class: "mark" }, marker(shape, x, y, rows.length <= MOST_BARS ? 6 : 3.5, colour));
-    const place = front.includes(row) ? ", on the Pareto front" : "";
-    return { element, open: () => state.open(row), text: `${rowName(row)}: ${quality} ${number(mean, half ?? 0)}, ${cost} ${number(row.cells[cost].mean)}${place}` };
+    const onFront = front.includes(row) ? ", on the Pareto front" : "";
+    return { element, open: () => state.open(row), text: `${rowName(row)}: ${quality} ${number(mean, half ?? 0)}, ${cost} ${number(row.cells[cost].mean)}${onFront}` };
   });
   svg.append(...marks.map((mark) => mark.element), line);
   reachable(marks);
@@ -67,7 +67,7 @@ function drawTradeOff(state, width, cost, quality, joined) {
   return svg;
 }
 
-// Networks of queries against networks of the gallery, for one config. Figures are written out, colour only helps.
+// Networks of queries against networks of the gallery, for one config. Values are written out, colour only helps.
 function matrixGroups(state) {
   const groups = groupBy(state.data.rows.filter((row) => row.contest === state.contest && row.gallery_variant), (row) => row.group);
   return [...groups].filter(([, rows]) => new Set(rows.map((row) => row.variant)).size > 1 && new Set(rows.map((row) => row.gallery_variant)).size > 1);
@@ -124,8 +124,8 @@ function drawSeeds(state, width, metric) {
     const y = plot.Y(i + 0.5) + (narrow ? 6 : 0);
     const { mean, half, values: own, runs } = row.cells[metric];
     const { colour, shape } = state.look.get(row.method);
-    const place = narrow ? { x: left + 4, y: y - 14 } : { x: left - 6, y: y + 4, "text-anchor": "end" };
-    plot.svg.append(label(place.x, place.y, cut(state.nameOf(row), Math.floor((narrow ? width : left) / 6.2)), { ...place, "font-size": 11 }));
+    const position = narrow ? { x: left + 4, y: y - 14 } : { x: left - 6, y: y + 4, "text-anchor": "end" };
+    plot.svg.append(label(position.x, position.y, cut(state.nameOf(row), Math.floor((narrow ? width : left) / 6.2)), { ...position, "font-size": 11 }));
     if (half > 0) plot.svg.append(s("path", { d: `M${plot.X(mean - half)} ${y} H${plot.X(mean + half)}`, stroke: "#57606a", "stroke-width": 1.5 }));
     plot.svg.append(s("path", { d: `M${plot.X(mean)} ${y - 8} v16`, stroke: "#1b1f24", "stroke-width": 2 }));
     const marks = own.map((value, at) => ({

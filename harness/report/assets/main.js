@@ -30,7 +30,7 @@ function start(data) {
   const boardPlace = h("div", { class: "board" });
   const contestTitle = h("p", { class: data.contests.length > 1 ? "soft paper" : "soft" });
   const columnsPlace = h("details", { class: "columns" });
-  const figuresPlace = h("div", { class: "figures" });
+  const figuresBox = h("div", { class: "figures" });
   let redraws = [];
 
   state.open = (row) => openRow(data, row);
@@ -69,7 +69,7 @@ function start(data) {
 
   function chooseContest(index) {
     state.contest = index;
-    contestTitle.textContent = data.contests[index]?.title ?? "No run has a figure to show.";
+    contestTitle.textContent = data.contests[index]?.title ?? "No run has a value to show.";
     state.metrics = [...(data.contests[index]?.metrics ?? [])];
     state.sort = { key: "rank", descending: false };
     state.all = false;
@@ -94,7 +94,7 @@ function start(data) {
     const costs = costsOf(data, rows);
     if (costs.length && qualities.length) {
       const chosen = { cost: costs[0], quality: lead };
-      const figure = addFigure("trade-off", `Quality against cost. Bars are intervals over seeds (up to ${MOST_BARS} rows have them), the dashed line is the Pareto front: no row is better in both.`,
+      const figure = addFigure("trade-off", `Quality against cost. Bars are intervals (over what they are, the notes say; up to ${MOST_BARS} rows have them), the dashed line is the Pareto front: no row is better in both.`,
         (width) => drawTradeOff(state, width, chosen.cost, chosen.quality, false));
       sections.push(section("cost", "Quality against cost", controls(
         choice("Cost", options(costs), chosen.cost, (value) => { chosen.cost = value; figure.redraw(); }),
@@ -113,7 +113,7 @@ function start(data) {
     if (matrices.length) {
       const chosen = { index: 0, metric: lead };
       const name = ([, members]) => words(members[0].method, members[0].network, members[0].config, members[0].preset === "default" ? "" : members[0].preset);
-      const figure = addFigure("matrix", "Search of a gallery that one network embedded, with queries that another embedded. Figures are means over seeds.",
+      const figure = addFigure("matrix", "Search of a gallery that one network embedded, with queries that another embedded. Values are means over seeds.",
         (width) => drawMatrix(state, width, matrices[chosen.index][1], chosen.metric));
       sections.push(section("matrices", "Capacity against capacity", controls(
         choice("Configuration", matrices.map((group, i) => [i, name(group)]), 0, (value) => { chosen.index = Number(value); figure.redraw(); }),
@@ -121,7 +121,7 @@ function start(data) {
     }
     if (qualities.length) {
       const chosen = { metric: lead };
-      const figure = addFigure("seeds", `Every seed of every row shown (the first ${MOST_LINES}), with its mean and ${100 * data.confidence} % interval over seeds.`,
+      const figure = addFigure("seeds", `Every seed of every row shown (the first ${MOST_LINES}), with its mean and ${100 * data.confidence} % interval (over what it is, the notes say).`,
         (width) => drawSeeds(state, width, chosen.metric));
       sections.push(section("scatter", "Seeds", controls(choice("Metric", options(qualities), lead, (value) => { chosen.metric = value; figure.redraw(); })), figure));
     }
@@ -131,6 +131,8 @@ function start(data) {
       const figure = addFigure("curves", `Learning curves of the rows shown, a line a run (the first ${MOST_LINES}).`, (width) => drawCurves(state, width, chosen.tag));
       sections.push(section("learning", "Learning curves", controls(choice("Curve", options(tags), chosen.tag, (value) => { chosen.tag = value; figure.redraw(); })), figure));
     }
+    const overall = overallSection(data, addFigure);
+    if (overall) sections.push(overall);
     if (data.studies.length) {
       const chosen = {};
       const [tables, parameter, objective] = [h("div", {}), h("div", { class: "controls" }), h("div", { class: "controls" })];
@@ -153,13 +155,13 @@ function start(data) {
         figure, h("h3", {}, "Slices"), parameter, slice, h("h3", {}, "Importances"), objective, bars, tables));
       choose(data.studies[0]);
     }
-    figuresPlace.replaceChildren(...sections);
+    figuresBox.replaceChildren(...sections);
     drawLinks();
   }
 
   const links = h("ul", {});
   function drawLinks() {
-    const sections = [...document.querySelectorAll("main section"), ...figuresPlace.children];
+    const sections = [...document.querySelectorAll("main section"), ...figuresBox.children];
     const listed = new Map(sections.map((part) => [part.id, part.querySelector("h2").textContent]));
     links.replaceChildren(...[...listed].map(([id, title]) => h("li", {}, h("a", { href: `#${id}` }, title))));
   }
@@ -177,7 +179,7 @@ function start(data) {
     h("h1", {}, data.title),
     h("p", { class: "soft" }, words(summary(data), data.created, data.program)),
     h("nav", { "aria-label": "Sections" }, links),
-    board, figuresPlace, published(data), unfinished(data),
+    board, figuresBox, published(data), unfinished(data),
     section("notes", "How to read this", h("ul", { class: "notes" }, data.notes.map((note) => h("li", {}, note)))),
   ].filter(Boolean));
   chooseContest(0);
@@ -188,16 +190,24 @@ function start(data) {
 
 function published(data) {
   if (!data.published.length) return null;
-  const head = ["method", "data set", "network", "metric", "measured", "published", "difference", "verified", "as", "source"];
-  return section("published", "Published figures", h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Published figures" }, h("table", {},
+  const comparable = data.published.filter((line) => line.comparable), others = data.published.filter((line) => !line.comparable);
+  return section("published", "Published numbers",
+    comparable.length ? publishedTable("Published numbers", "difference", comparable) : null,
+    others.length ? h("h3", {}, "Not comparable") : null,
+    others.length ? publishedTable("Published numbers that are not comparable", "why not", others) : null);
+}
+
+function publishedTable(label, column, lines) {
+  const head = ["method", "data set", "network", "metric", "measured", "published", column, "verified", "as", "source"];
+  return h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": label }, h("table", {},
     h("thead", {}, h("tr", {}, head.map((title) => h("th", { scope: "col" }, title)))),
-    h("tbody", {}, data.published.map((line) => h("tr", {},
+    h("tbody", {}, lines.map((line) => h("tr", {},
       h("th", { scope: "row" }, line.method), h("td", {}, line.dataset), h("td", {}, words(line.network, line.variant)), h("td", {}, line.metric),
       h("td", { class: "number" }, number(line.measured, line.half_width ?? 0)),
       h("td", { class: "number" }, line.low === line.high ? number(line.published) : `${number(line.low)} to ${number(line.high)}`),
-      h("td", { class: "number" }, (line.difference > 0 ? "+" : "") + line.difference.toFixed(4)),
+      line.comparable ? h("td", { class: "number" }, (line.difference > 0 ? "+" : "") + line.difference.toFixed(4)) : h("td", { class: "text" }, line.reason),
       h("td", {}, line.verified === true ? "yes" : line.verified === false ? "no" : String(line.verified)), h("td", {}, line.label),
-      h("td", { class: "text" }, words(line.source, line.citation, line.note))))))));
+      h("td", { class: "text" }, words(line.source, line.citation, line.note)))))));
 }
 
 function unfinished(data) {

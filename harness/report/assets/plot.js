@@ -135,11 +135,11 @@ async function toPng(svg, scale = 3) {
   return new Promise((done) => canvas.toBlob(done, "image/png"));
 }
 
-// A figure that draws itself anew when its place changes its width, with buttons that save it.
+// A figure that draws itself anew when its container changes its width, with buttons that save it.
 function figureBox(id, caption, draw) {
-  const place = h("div", {});
+  const container = h("div", {});
   const save = (kind) => async () => {
-    const svg = place.querySelector("svg");
+    const svg = container.querySelector("svg");
     if (!svg) return;
     const blob = kind === "svg"
       ? new Blob([new XMLSerializer().serializeToString(svg)], { type: "image/svg+xml" }) : await toPng(svg);
@@ -149,12 +149,12 @@ function figureBox(id, caption, draw) {
     h("button", { type: "button", onclick: save("svg"), "aria-label": `Save the figure ${id} as SVG` }, "SVG"),
     h("button", { type: "button", onclick: save("png"), "aria-label": `Save the figure ${id} as PNG` }, "PNG"));
   const note = h("figcaption", {}, caption);
-  const figure = h("figure", { id }, place, note, downloads);
+  const figure = h("figure", { id }, container, note, downloads);
   let drawn = 0;
   figure.redraw = () => {
     drawn = Math.max(300, Math.min(Math.floor(figure.clientWidth) || 640, 760));
     const result = draw(drawn);
-    place.replaceChildren(result || h("p", { class: "soft" }, "Nothing to draw for this choice."));
+    container.replaceChildren(result || h("p", { class: "soft" }, "Nothing to draw for this choice."));
     downloads.hidden = !result;
   };
   new ResizeObserver(() => {

@@ -22,37 +22,37 @@ function addMarks(plot, study, marks, trials) {
 const hasValue = (trial) => trial.value !== null && trial.value !== undefined;
 
 function drawStudy(state, width, study) {
-  const told = study.trials.filter(hasValue);
-  if (!told.length) return null;
+  const valued = study.trials.filter(hasValue);
+  if (!valued.length) return null;
   const plot = axes(width, Math.min(380, Math.max(260, width * 0.55)),
-    { title: "trial", domain: domainOf(study.trials.map((trial) => trial.trial), false) }, { title: study.metric, domain: domainOf(told.map((trial) => trial.value), false) });
+    { title: "trial", domain: domainOf(study.trials.map((trial) => trial.trial), false) }, { title: study.metric, domain: domainOf(valued.map((trial) => trial.value), false) });
   let best = null;
   let path = "";
-  for (const trial of told.filter((trial) => trial.status === "finished")) {
+  for (const trial of valued.filter((trial) => trial.status === "finished")) {
     if (best !== null && study.better * (trial.value - best) <= 0) continue;
     path += best === null ? `M${plot.X(trial.trial)} ${plot.Y(trial.value)}` : ` H${plot.X(trial.trial)} V${plot.Y(trial.value)}`;
     best = trial.value;
   }
   if (path) plot.svg.append(s("path", { class: "best", d: `${path} H${width - plot.right}`, fill: "none", stroke: "#1b1f24", "stroke-width": 1.6 }));
   const lost = study.trials.filter((trial) => !hasValue(trial));
-  const marks = [...told, ...lost].map((trial) => trialMark(state, study, trial, plot.X(trial.trial), hasValue(trial) ? plot.Y(trial.value) : plot.height - plot.bottom - 6));
+  const marks = [...valued, ...lost].map((trial) => trialMark(state, study, trial, plot.X(trial.trial), hasValue(trial) ? plot.Y(trial.value) : plot.height - plot.bottom - 6));
   return addMarks(plot, study, marks, study.trials);
 }
 
-// What one field was set to, against the value of each trial. Texts get places of their own, in order.
+// What one field was set to, against the value of each trial. Texts get positions of their own, in order.
 function drawSlice(state, width, study, field) {
-  const place = study.varied.indexOf(field);
-  const told = study.trials.filter((trial) => hasValue(trial) && trial.settings[place] !== null && trial.settings[place] !== undefined);
-  if (!told.length) return null;
-  const settings = told.map((trial) => trial.settings[place]);
+  const index = study.varied.indexOf(field);
+  const valued = study.trials.filter((trial) => hasValue(trial) && trial.settings[index] !== null && trial.settings[index] !== undefined);
+  if (!valued.length) return null;
+  const settings = valued.map((trial) => trial.settings[index]);
   const numeric = settings.every((value) => typeof value === "number");
   const names = numeric ? null : [...new Set(settings.map(String))].sort(byNumberInName);
   const log = numeric && wide(settings);
   const plot = axes(width, Math.min(380, Math.max(260, width * 0.55)),
     { title: log ? `${field}, logarithmic` : field, domain: numeric ? domainOf(settings, log) : [0, names.length], log, names },
-    { title: study.metric, domain: domainOf(told.map((trial) => trial.value), false) });
+    { title: study.metric, domain: domainOf(valued.map((trial) => trial.value), false) });
   const at = (value) => (numeric ? value : names.indexOf(String(value)) + 0.5);
-  return addMarks(plot, study, told.map((trial) => trialMark(state, study, trial, plot.X(at(trial.settings[place])), plot.Y(trial.value))), told);
+  return addMarks(plot, study, valued.map((trial) => trialMark(state, study, trial, plot.X(at(trial.settings[index])), plot.Y(trial.value))), valued);
 }
 
 function drawImportances(width, study, metric) {
@@ -79,7 +79,7 @@ function studyTable(state, study) {
 }
 
 // What the search may spend, what it did, and by which means.
-function studyFacts(study) {
+function studySummary(study) {
   const { search } = study;
   const counts = [...groupBy(study.trials, (trial) => trial.status)].map(([status, trials]) => `${trials.length} ${status}`);
   const budget = search?.budget.trials ? `${search.budget.trials} trials` : search?.budget.device_hours ? `${short(search.budget.device_hours)} device hours` : "";
@@ -99,4 +99,4 @@ function bestTable(state, study) {
 }
 
 // Everything about one study that is not drawn.
-const studyTables = (state, study) => [h("p", { class: "soft", id: "study-facts" }, studyFacts(study)), bestTable(state, study), h("h3", {}, "Best trials"), studyTable(state, study)].flat().filter(Boolean);
+const studyTables = (state, study) => [h("p", { class: "soft", id: "study-summary" }, studySummary(study)), (study.search?.notes ?? []).map((note) => h("p", { class: "soft" }, note)), bestTable(state, study), h("h3", {}, "Best trials"), studyTable(state, study)].flat().filter(Boolean);

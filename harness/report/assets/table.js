@@ -1,8 +1,8 @@
 // The leaderboard: which rows are shown, in which order, with which metrics.
 
 const PAGE_OF_ROWS = 200;
-const DESCRIBED = [["network", "network"], ["variant", "variant"], ["gallery_variant", "gallery"], ["config", "config"],
-  ["budget", "budget"], ["preset", "preset"], ["tuned", "tuned"]];
+const DESCRIBED = [["network", "network"], ["variant", "variant"], ["gallery_variant", "gallery"], ["input_of", "input of"], ["config", "config"],
+  ["budget", "budget"], ["preset", "preset"], ["tuned", "tuned"], ["code", "code"], ["files", "files"], ["numerics", "numerics"]];
 const COMPARISONS = {
   "=": (a, b) => a === b, "!=": (a, b) => a !== b,
   "<": (a, b) => a < b, "<=": (a, b) => a <= b, ">": (a, b) => a > b, ">=": (a, b) => a >= b,
@@ -39,9 +39,12 @@ function leadMetric(state) {
   return state.data.contests[state.contest]?.lead || "";
 }
 
-function rankText(row, lead, shared) {
-  const rank = row.cells[lead]?.rank;
-  return rank ? `${rank}${shared.has(rank) ? "=" : ""}` : "";
+// Between which ranks the true one lies, or why a row has no rank.
+function rankInterval(row, lead) {
+  const cell = row.cells[lead];
+  if (!cell?.rank) return cell?.values.length === 1 ? "one seed" : "";
+  const [best, worst] = cell.ranks;
+  return best < worst ? `${best}–${worst}` : String(best);
 }
 
 // The columns of the table: {key, title, numeric, value(row) to sort by, show(row)}.
@@ -50,10 +53,11 @@ function columnsOf(state) {
   const rows = data.rows.filter((row) => row.contest === state.contest);
   const lead = leadMetric(state);
   const ranks = rows.map((row) => row.cells[lead]?.rank);
-  const shared = new Set(ranks.filter((rank, i) => rank && ranks.indexOf(rank) !== i));
   const columns = [{ key: "method", title: "method", value: (row) => row.method }];
-  if (ranks.some(Boolean)) {
-    columns.push({ key: "rank", title: "rank", numeric: true, value: (row) => row.cells[lead]?.rank, show: (row) => rankText(row, lead, shared) });
+  if (rows.some((row) => row.cells[lead])) {
+    columns.push({ key: "rank", title: "rank", numeric: true, value: (row) => row.cells[lead]?.rank, show: (row) => row.cells[lead]?.rank || "–" });
+    columns.push({ key: "rank_range", title: "rank range", numeric: true, value: (row) => row.cells[lead]?.ranks?.[0], show: (row) => rankInterval(row, lead) });
+    if (rows.some((row) => row.failed)) columns.push({ key: "failed", title: "failed", numeric: true, value: (row) => row.failed, show: (row) => row.failed });
   }
   for (const [key, title] of DESCRIBED) {
     if (new Set(rows.map((row) => row[key])).size > 1) {
@@ -61,7 +65,12 @@ function columnsOf(state) {
     }
   }
   for (const key of ["seeds", "failed", "pruned", "partial"]) {
+    if (columns.some((column) => column.key === key)) continue;
     if (key === "seeds" || rows.some((row) => row[key])) columns.push({ key, title: key, numeric: true, value: (row) => row[key], show: (row) => row[key] });
+  }
+  if (rows.some((row) => row.chosen_from)) {
+    columns.push({ key: "chosen_from", title: "chosen from", numeric: true, value: (row) => row.chosen_from, show: (row) => row.chosen_from });
+    columns.push({ key: "validation", title: "validation", numeric: true, value: (row) => row.validation, show: (row) => number(row.validation) });
   }
   for (const metric of state.metrics) {
     columns.push({ key: metric, title: metric, numeric: true, value: (row) => row.cells[metric]?.mean, show: (row) => figureOf(row, metric, state) });
@@ -75,6 +84,7 @@ function columnsOf(state) {
 function figureOf(row, metric, state) {
   const cell = row.cells[metric];
   if (!cell) return "–";
+  if (cell.apart) return h("span", { title: `not averaged: times of several machines (${cell.apart})` }, "–*");
   const fewer = cell.values.length !== row.seeds ? ` [${cell.values.length}]` : "";
   const std = state.std && cell.std !== null ? h("span", { class: "spread" }, ` sd ${number(cell.std)}`) : null;
   return [number(cell.mean, cell.half ?? 0) + fewer, std];
@@ -83,8 +93,9 @@ function figureOf(row, metric, state) {
 function trivialOf(cell) {
   if (cell?.trivial === undefined) return "";
   const mark = { true: " ✓", false: " ✗" }[cell.clears] ?? "";
-  const meaning = { true: "the whole interval is better than the trivial baseline", false: "the interval does not clear the trivial baseline" }[cell.clears];
-  return h("span", { title: meaning }, number(cell.trivial) + mark);
+  const meaning = { true: "the whole interval is better than the best trivial baseline", false: "the interval does not clear the best trivial baseline" }[cell.clears];
+  const name = cell.baseline && cell.baseline !== "trivial" ? ` ${cell.baseline}` : "";
+  return h("span", { title: meaning }, number(cell.trivial) + mark + name);
 }
 
 function compareValues(a, b) {

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from subnetbench.harness.errors import DataError, RunFailure
+from subnetbench.harness.core.errors import DataError, RunFailure
 from subnetbench.harness.evaluation.classification import classification_metrics
 
 

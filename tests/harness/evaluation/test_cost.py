@@ -4,14 +4,18 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.utils import prune
 
+from subnetbench.harness.core.metrics import METRICS
 from subnetbench.harness.evaluation.cost import (
     cost,
-    layer_sparsities,
     mac_metrics,
+    prunable_weights,
     size_metrics,
     time_metrics,
 )
-from subnetbench.harness.evaluation.metrics import METRICS
+
+
+def layer_sparsities(module):
+    return {name: 1 - int(weight.count_nonzero()) / weight.numel() for name, weight in prunable_weights(module)}
 
 
 def network() -> nn.Sequential:

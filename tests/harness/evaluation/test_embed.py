@@ -4,8 +4,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from subnetbench.harness.data import ImageFiles, Preprocessing, TensorImages
-from subnetbench.harness.evaluation.embed import embed, outputs
+from subnetbench.harness.data.images import ImageFiles, TensorImages
+from subnetbench.harness.data.preprocessing import Preprocessing
+from subnetbench.harness.evaluation.outputs import embed, outputs
 
 PREPROCESSING = Preprocessing(size=8, mean=(0.5,) * 3, std=(0.25,) * 3)
 

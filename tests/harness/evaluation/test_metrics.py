@@ -5,10 +5,10 @@ import sys
 
 import pytest
 
-from subnetbench.harness.errors import UserError
-from subnetbench.harness.evaluation.metrics import METRICS, parse_metric
+from subnetbench.harness.core.errors import UserError
+from subnetbench.harness.core.metrics import METRICS, parse_metric
+from subnetbench.harness.core.tasks import PRIMARY_METRIC
 from subnetbench.harness.evaluation.retrieval import DEFAULT_METRICS
-from subnetbench.harness.tasks import PRIMARY_METRIC
 
 
 def test_numbers_stand_for_k():
@@ -43,5 +43,5 @@ def test_every_name_that_is_ranked_or_reported_by_default_is_known():
 
 
 def test_the_table_needs_no_torch():
-    code = "import sys, subnetbench.harness.evaluation.metrics; sys.exit('torch' in sys.modules)"
+    code = "import sys, subnetbench.harness.core.metrics; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from subnetbench.harness.data import Split, TensorImages
-from subnetbench.harness.errors import DataError, UserError
-from subnetbench.harness.evaluation.relevance import Relevance
+from subnetbench.harness.core.errors import DataError, UserError
+from subnetbench.harness.data.images import TensorImages
+from subnetbench.harness.data.splits import Split
+from subnetbench.harness.evaluation.relevance import Relevance, revisited_truth
 
 
 def split_of(labels: list[int], gallery: Split | None = None) -> Split:
@@ -15,10 +16,10 @@ def split_of(labels: list[int], gallery: Split | None = None) -> Split:
 
 
 def test_a_split_is_its_own_gallery_unless_it_has_one():
-    alone = Relevance.from_split(split_of([0, 1, 0]))
+    alone = Relevance.settings(split_of([0, 1, 0]))[""]
     assert alone.counts.tolist() == [1, 0, 1]
     assert alone.positives(np.array([2, 0])).tolist() == [[0, -1], [-1, 2]]
-    apart = Relevance.from_split(split_of([0, 1, 0], split_of([1, 0, 1, 5, 1])))
+    apart = Relevance.settings(split_of([0, 1, 0], split_of([1, 0, 1, 5, 1])))[""]
     assert apart.counts.tolist() == [1, 3, 1]
     assert apart.positives(np.array([1, 2])).tolist() == [[0, 2, 4], [1, -1, -1]]
 
@@ -34,7 +35,8 @@ def test_labels_need_not_be_dense():
 )
 def test_revisited_settings(difficulty, positives, ignored):
     lists = [[np.array(items)] for items in ([1, 2], [4], [7, 5])]
-    relevance = Relevance.revisited(*lists, difficulty, 8)
+    truth = revisited_truth(*lists, difficulty)
+    relevance = Relevance.from_lists(truth.positives, truth.ignored, 8)
     assert relevance.positives(np.array([0])).tolist() == [positives]
     scores = torch.zeros(1, 8)
     relevance.hide_ignored(scores, np.array([0]))
@@ -50,7 +52,7 @@ def test_bad_lists_are_refused():
     with pytest.raises(DataError, match="2 queries have positives, but 1"):
         Relevance.from_lists([[0], [1]], [[2]], 5)
     with pytest.raises(UserError, match=r"difficulty.*'extreme'.*easy, medium, hard"):
-        Relevance.revisited([np.array([0])], [np.array([1])], [np.array([2])], "extreme", 5)
+        revisited_truth([np.array([0])], [np.array([1])], [np.array([2])], "extreme")
     with pytest.raises(DataError, match="own images"):
         Relevance.from_labels(np.array([0, 1]), np.array([0, 1]), own=np.array([0, 2]))
     with pytest.raises(DataError, match="gallery is empty"):

@@ -9,12 +9,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from subnetbench.harness.errors import DataError, RunFailure, UserError
+from published.rankings import metrics_of_order, per_query_of_order
+from subnetbench.harness.core.errors import DataError, RunFailure, UserError
 from subnetbench.harness.evaluation import ranking, search
 from subnetbench.harness.evaluation.relevance import Relevance
 from subnetbench.harness.evaluation.retrieval import (
-    metrics_of_order,
-    per_query_of_order,
     retrieval_metrics,
     retrieval_per_query,
 )
@@ -275,5 +274,5 @@ def test_a_short_order_serves_only_metrics_that_see_its_places():
     assert found["recall_at_2"] == 1
     assert found["map_at_2"] == pytest.approx((1 / 2 / 2 + 1 / 2 / 2) / 2)
     for name in ("recall_at_3", "map", "r_precision"):  # query 0 has only two places beside its own image
-        with pytest.raises(UserError, match=f"metrics: needs more than the first 2 places .got '{name}'"):
+        with pytest.raises(UserError, match=f"metrics: needs more than the first 2 ranks .got '{name}'"):
             metrics_of_order(order, relevance, [name])

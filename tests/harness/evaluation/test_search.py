@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from subnetbench.harness.errors import UserError
+from subnetbench.harness.core.errors import UserError
 from subnetbench.harness.evaluation import search as module
 from subnetbench.harness.evaluation.search import fastest_backend, score_blocks, search
 

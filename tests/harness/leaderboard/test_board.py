@@ -1,15 +1,19 @@
 import subprocess
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from subnetbench.harness.errors import UserError
-from subnetbench.harness.leaderboard import Leaderboard, render
+from subnetbench.harness.core.errors import UserError
+from subnetbench.harness.core.hashing import text_hash
+from subnetbench.harness.leaderboard import Leaderboard, View, render
 from subnetbench.harness.leaderboard.notes import notes
+from subnetbench.harness.leaderboard.trace import trace
 from subnetbench.harness.records import Score
+from subnetbench.harness.records.read import read_records
 
 
 def _notes(board: Leaderboard) -> str:
@@ -76,7 +80,7 @@ def test_other_schema_meanings_splits_and_variants_are_rows_of_their_own(
     }
     assert "schema meaning (1, 2)" in _notes(board)
     assert set(board.frame(metrics=["top1"])["split"]) == {"test"}
-    assert set(frame["rank"]) == {1}
+    assert set(frame["rank"]) == {0}  # a single seed each
 
 
 def test_seed_order_and_folder_order_change_nothing(folder: Any, other_folder: Any) -> None:
@@ -134,19 +138,19 @@ def test_trials_of_a_search_are_left_out_and_counted(folder: Any) -> None:
     assert sorted(Leaderboard(folder.path, trials=True).frame(metrics=["top1"])["mean"]) == [0.5, 0.9]
 
 
-def test_figures_that_are_not_finite_are_left_out_and_counted(folder: Any) -> None:
+def test_values_that_are_not_finite_are_left_out_and_counted(folder: Any) -> None:
     folder.seeds([0.5, float("nan"), float("inf"), 0.7])
     board = Leaderboard(folder.path)
     (line,) = board.frame(metrics=["top1"]).to_dict("records")
     assert (line["mean"], line["seeds"]) == (pytest.approx(0.6), 2)
-    assert "2 figures not finite" in _notes(board)
+    assert "2 values not finite" in _notes(board)
 
 
-def test_a_figure_stated_twice_counts_once(folder: Any) -> None:
+def test_a_value_stated_twice_counts_once(folder: Any) -> None:
     folder.add(scores=[folder.top1(0.3), folder.top1(0.9)])
     board = Leaderboard(folder.path)
     assert board.frame(metrics=["top1"])["mean"].tolist() == [0.3]
-    assert "1 figure stated twice" in _notes(board)
+    assert "1 value stated twice" in _notes(board)
 
 
 def test_costs_belong_to_the_variant_and_the_run(folder: Any) -> None:
@@ -202,37 +206,99 @@ def test_the_trivial_baseline_stands_beside_the_rows(folder: Any) -> None:
     folder.add(scores=scores(0.99), method="single")
     frame = Leaderboard(folder.path).frame(metrics=["top1"]).set_index("method")
     assert set(frame["trivial"]) == {0.3}
+    assert set(frame["baseline"]) == {"pixels"}
     assert frame["clears_trivial"].to_dict() == {"edge_popup": True, "wild": False, "single": False}
     losses = Leaderboard(folder.path).frame(metrics=["loss"]).set_index("method")
     assert losses["trivial"]["edge_popup"] == 1.8
     assert losses["clears_trivial"]["edge_popup"]
 
 
+def test_a_row_that_leaves_a_baseline_out_is_compared_with_it(folder: Any) -> None:
+    def trivial(name: str, value: float) -> Score:
+        return Score(metric="top1", value=value, split="test", variant=f"trivial:{name}")
+
+    for seed, value in enumerate((0.5, 0.51, 0.52)):
+        folder.add(scores=[folder.top1(value), trivial("chance", 0.1)], seed=seed)
+        folder.add(scores=[folder.top1(value), trivial("knn_pixels", 0.6)], method="honest", seed=seed)
+        folder.add(scores=[folder.top1(value), trivial("chance", 0.1)], method="elsewhere", seed=seed, data_digest="d9")
+    frame = Leaderboard(folder.path).frame(metrics=["top1"]).set_index("method")
+    assert frame["baseline"].to_dict() == {"edge_popup": "knn_pixels", "honest": "knn_pixels", "elsewhere": "chance"}
+    assert frame["clears_trivial"].to_dict() == {"edge_popup": False, "honest": False, "elsewhere": True}
+    assert "0.6000 ✗ knn_pixels" in render(Leaderboard(folder.path))
+
+
 def test_every_cell_is_traced_to_its_records(folder: Any) -> None:
     records = folder.seeds([0.4, 0.6])
-    board = Leaderboard(folder.path)
+    board = Leaderboard.from_records(read_records(folder.path))
     cell = int(board.cell_of(board.rows, "top1")[0])
-    sources = board.sources(cell)
+    sources = trace(board, View(metrics=["top1"]))
     assert sources["record_id"].tolist() == [record.record_id for record in records]
     assert sources["value"].tolist() == [0.4, 0.6]
     assert all(file.endswith(f"{run}-1.parquet") for run, file in zip(sources["run_id"], sources["file"], strict=True))
-    assert board.samples(cell) == {0: 0.4, 1: 0.6}
+    seeds, values = board.seed_matrix(np.array([cell]))
+    assert (seeds.tolist(), values.tolist()) == ([0, 1], [[0.4, 0.6]])
 
 
-def test_ranks_are_shared_where_the_difference_is_not_significant(folder: Any) -> None:
-    folder.seeds([0.90, 0.91, 0.92], method="best")
-    folder.seeds([0.89, 0.93, 0.90], method="close")
-    folder.seeds([0.50, 0.51, 0.52], method="far")
-    folder.seeds([0.49, 0.52, 0.50], method="far_too")
+def test_ranks_have_intervals(folder: Any) -> None:
+    folder.seeds([0.900, 0.911, 0.922, 0.930], method="best")
+    folder.seeds([0.899, 0.912, 0.920, 0.931], method="close")
+    folder.seeds([0.100, 0.112, 0.120, 0.131], method="far")
     folder.seeds([0.99, 0.99, 0.99], method="elsewhere", data_digest="d2")
-    frame = Leaderboard(folder.path).frame(metrics=["top1"])
-    assert frame.set_index("method")["rank"].to_dict() == {
-        "best": 1,
-        "close": 1,
-        "far": 3,
-        "far_too": 3,
-        "elsewhere": 1,
+    frame = Leaderboard(folder.path).frame(metrics=["top1"]).set_index("method")
+    assert frame[["rank", "rank_best", "rank_worst"]].T.to_dict("list") == {
+        "best": [1, 1, 2],
+        "close": [2, 1, 2],
+        "far": [3, 3, 3],
+        "elsewhere": [1, 1, 1],
     }
+
+
+def test_a_lucky_seed_is_shown_last_and_without_a_rank(folder: Any) -> None:
+    for seed, value in enumerate((0.99, None, None)):
+        status = "finished" if value else "failed"
+        folder.add(value, seed=seed, method="lucky", status=status, error_kind="" if value else "nan")
+    folder.seeds([0.90, 0.91, 0.93], method="steady")
+    board = Leaderboard(folder.path)
+    frame = board.frame(metrics=["top1"])
+    assert frame[["method", "rank", "failed"]].to_numpy().tolist() == [["steady", 1, 0], ["lucky", 0, 2]]
+    head, _, steady, lucky = render(board, "markdown", View(metrics=["top1"])).splitlines()[2:6]
+    assert [cell.strip() for cell in head.split("|")[1:5]] == ["rank", "rank\\_range", "failed", "method"]
+    assert [cell.strip() for cell in lucky.split("|")[1:5]] == ["–", "one seed", "2", "lucky"]
+    assert [cell.strip() for cell in steady.split("|")[1:5]] == ["1", "1", "0", "steady"]
+    notes_shown = _notes(board)
+    assert "1 row with failed runs: mean and rank are over the seeds that finished." in notes_shown
+    assert "1 row of a single seed: no interval, no rank" in notes_shown
+
+
+def _on_items(folder: Any, values: Iterable[float], items: float | None, **changes: Any) -> None:
+    for seed, value in enumerate(values):
+        scores = [folder.top1(value)]
+        if items is not None:
+            scores.append(Score(metric="items", value=items, split="test", variant="full"))
+        trivial = Score(metric="top1", value=0.5, split="test", variant="trivial")
+        folder.add(seed=seed, scores=[*scores, trivial], **changes)
+
+
+def test_equal_values_are_as_certain_as_their_items_allow(folder: Any) -> None:
+    """Two seeds with the same value: no certainty on few items, none at all where nobody knows how many there are."""
+    for method, items, value in (("few", 10.0, 0.7), ("many", 10_000.0, 0.7), ("unknown", None, 0.7)):
+        _on_items(folder, [value, value], items, method=method)
+    board = Leaderboard(folder.path)
+    frame = board.frame(metrics=["top1"]).set_index("method")
+    half = stats.t.ppf(0.975, 1) * np.sqrt(0.1**2 / 12) / np.sqrt(2)
+    assert frame.loc["few", "high"] - 0.7 == pytest.approx(half)
+    assert frame["clears_trivial"].to_dict() == {"few": False, "many": True, "unknown": False}
+    assert np.isnan(frame.loc["unknown", "low"])
+    table = [line for line in render(board, "markdown").splitlines() if line.startswith("|")]
+    lines = {line.split("|")[3].strip(): line for line in table}
+    assert "0.5000 ✗" in lines["few"]
+    assert "0.5000 ✓" in lines["many"]
+    assert "0.5000 |" in lines["unknown"]
+    assert "1 row whose seeds all have the same score, and whose records do not say over how many items" in render(
+        board
+    )
+    costs = board.frame(metrics=["wall_seconds"])
+    assert (costs["low"] == costs["high"]).all()
 
 
 def test_ranks_within_a_column(folder: Any) -> None:
@@ -314,8 +380,8 @@ def test_hostile_configs_do_no_harm(folder: Any) -> None:
 def test_configs_that_are_not_ours_are_survived(folder: Any, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     folder.add(0.4, config={"lr": 1})
     with monkeypatch.context() as patch:
-        patch.setattr("subnetbench.harness.records.record._json", lambda _: text)
-        folder.add(0.5)
+        patch.setattr("subnetbench.harness.records.write.canonical_json", lambda *_, **__: text)
+        folder.add(0.5, config_hash=text_hash(text))
     board = Leaderboard(folder.path)
     assert sorted(board.frame(metrics=["top1"])["mean"]) == [0.4, 0.5]
     assert board.frame(metrics=["top1"], where="lr == 1")["mean"].tolist() == [0.4]
@@ -328,3 +394,11 @@ def test_a_leaderboard_needs_no_torch() -> None:
         "assert not {'torch', 'transformers', 'accelerate'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-P", "-c", code], check=True)
+
+
+def test_a_late_failure_that_knew_no_data_leaves_the_row_as_it_is(folder: Any) -> None:
+    folder.seeds([0.5, 0.6])
+    folder.add(None, status="failed", error_kind="error", seed=2, data_digest="", protocol="", budget="")
+    (row,) = Leaderboard(folder.path).rows.to_dict("records")
+    assert (row["data_digest"], row["protocol"], row["budget"]) == ("d1", "concept-disjoint", "3 epochs")
+    assert (row["seeds"], row["failed"]) == (2, 1)

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from subnetbench.harness.errors import UserError
+from subnetbench.harness.core.errors import UserError
 from subnetbench.harness.leaderboard import Leaderboard
 from subnetbench.harness.leaderboard.compare import Differences, Settings, compare
 from subnetbench.harness.leaderboard.compare_formats import render
@@ -208,7 +208,8 @@ def test_nothing_in_common(folder: Any, other_folder: Any) -> None:
     other_folder.add(dataset="elsewhere")
     differences = _compare(folder, other_folder)
     assert len(differences.rows) == 0
-    assert differences.exit_status == 0
+    assert differences.exit_status == 1  # what a had is missing
+    assert _compare(folder, other_folder, allow_missing=True).exit_status == 0
     assert (len(differences.only_a), len(differences.only_b)) == (1, 1)
     for format in FORMATS:
         assert render(differences, format)
@@ -246,3 +247,24 @@ def test_the_verdict_keeps_its_level(folder: Any, other_folder: Any) -> None:
     rows = _compare(folder, other_folder).rows
     assert (rows["p"] < 0.05).sum() >= 1  # uncorrected, some would have been called a difference
     assert set(rows["verdict"]) == {"no difference found"}
+
+
+@pytest.mark.parametrize(
+    ("items", "gain", "verdict"),
+    [(None, 0.02, "undecidable"), (750.0, 1 / 750, "no difference found"), (750.0, 0.02, "better")],
+)
+def test_the_same_difference_for_every_seed(
+    folder: Any, other_folder: Any, items: float | None, gain: float, verdict: str
+) -> None:
+    """It is certain beyond what rounding to whole items explains, and says nothing where nobody knows the items."""
+    for own, shift in ((folder, 0.0), (other_folder, gain)):
+        for seed, value in enumerate((0.5, 0.6, 0.52)):
+            scores = [Score(metric="top1", value=value + shift, split="test", variant="full")]
+            if items:
+                scores.append(Score(metric="items", value=items, split="test", variant="full"))
+            own.add(seed=seed, scores=scores)
+    differences = _compare(folder, other_folder)
+    assert differences.rows["verdict"].tolist() == [verdict]
+    notes = "\n".join(differences.notes)
+    assert ("over how many items they were taken" in notes) == (items is None)
+    assert "NaN" not in render(differences, "json")

@@ -8,9 +8,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from subnetbench.harness.errors import UserError
+from subnetbench.harness.core.errors import UserError
 from subnetbench.harness.leaderboard import FORMATS, Leaderboard, View, load_published, render, write
-from subnetbench.harness.leaderboard.tables import number
+from subnetbench.harness.leaderboard.document import number
 from subnetbench.harness.records import Score
 
 HOSTILE = "=1+1|<script>alert(1)</script>\x1b[31m\u202e`[x](y)`_&%$#{}\\~^*[bold]\nnew line"
@@ -25,8 +25,9 @@ def board(folder: Any) -> Leaderboard:
                 folder.top1(0.1, "trivial"),
                 Score(metric="parameters", value=2_425_024, variant="full"),
             ]
-            folder.add(scores=scores, seed=seed, method=method)
-    folder.add(None, status="failed", seed=9, error_kind="nan", error="loss is NaN")
+            folder.add(scores=scores, seed=seed, method=method, budget="3 epochs x 800 images")
+    failure = {"status": "failed", "error_kind": "nan", "error": "loss is NaN"}
+    folder.add(None, seed=9, budget="3 epochs x 800 images", **failure)
     return Leaderboard(folder.path)
 
 
@@ -45,7 +46,7 @@ def test_the_terminal_table(board: Leaderboard) -> None:
     text = render(board, "terminal", width=100)
     assert max(map(len, text.splitlines())) <= 100
     lines = [line.split() for line in text.splitlines()]
-    assert ["1", "aslp", "3", "0", "0.7000", "±", "0.0248", "0.1000", "✓", "2.43", "M", "9.0000"] in lines
+    assert ["1", "1", "0", "aslp", "3", "0.7000", "±", "0.0248", "0.1000", "✓", "2.43", "M", "9.0000"] in lines
     assert "emoji · classification · test · concept-disjoint · data d1 · network conv2 · budget 3 epochs" in text
     assert "edge_popup on emoji, seed 9: failed, nan: loss is NaN" in text
     assert "over seeds, not over test items" in text
@@ -54,8 +55,8 @@ def test_the_terminal_table(board: Leaderboard) -> None:
 def test_narrow_terminals_get_the_same_figures(board: Leaderboard) -> None:
     wide, narrow = render(board, "terminal", width=200), render(board, "terminal", width=48)
     assert max(map(len, narrow.splitlines())) <= 48
-    for figure in ("0.7000 ± 0.0248", "2.43 M", "9.0000"):
-        assert wide.count(figure) == narrow.count(figure) > 0
+    for text_of_value in ("0.7000 ± 0.0248", "2.43 M", "9.0000"):
+        assert wide.count(text_of_value) == narrow.count(text_of_value) > 0
     assert narrow.count("edge_popup") > wide.count("edge_popup")
 
 
@@ -129,15 +130,22 @@ def test_metrics_rows_and_published_figures_are_chosen(board: Leaderboard, tmp_p
     path.write_text(
         "papers: {p: A paper}\n"
         "tables:\n"
-        "  - {source: table 1, paper: p, verified: quoted, unit: percent, metric: top1, method: aslp,\n"
-        "     rows: [{label: theirs, values: [[68, 69]]}]}\n"
+        "  - {source: table 1, paper: p, verified: quoted, unit: percent, metric: top1, method: aslp, dataset: emoji,\n"
+        "     split: test, protocol: concept-disjoint, epochs: 3, images: 800, image_size: native,\n"
+        "     rows: [{label: theirs, values: [[68, 69]]}, {label: longer, epochs: 90, values: [75]}]}\n"
     )
     text = render(board, "terminal", View(["top1"], where="method == 'aslp'"), load_published([path]), width=160)
-    assert "edge_popup" not in text.split("Published figures")[0]
+    assert not re.search(r"edge_popup +(3|full)", text)
     assert "parameters" not in text
-    published = text.split("Published figures")[1]
+    published = text.split("Published numbers")[1]
     for words in ("0.7000 ± 0.0248", "0.6800 to 0.6900", "+0.0150", "quoted", "theirs", "table 1"):
         assert words in published
+    others = text.split("Published numbers that are not comparable")[1]
+    assert "epochs: 90" in others
+    data = json.loads(render(board, "json", View(["top1"], where="method == 'aslp'"), load_published([path])))
+    assert [(line["label"], line["comparable"]) for line in data["published"]] == [("theirs", True), ("longer", False)]
+    assert [line["difference"] for line in data["published"]] == [pytest.approx(0.015), None]
+    assert data["published"][1]["reason"] == "epochs: 90 there, 3 here"
 
 
 def test_cells_of_fewer_seeds_say_so(folder: Any) -> None:
@@ -162,3 +170,9 @@ def test_cells_of_fewer_seeds_say_so(folder: Any) -> None:
 )
 def test_numbers(value: float, half: float, text: str) -> None:
     assert number(value, half) == text
+
+
+@pytest.mark.parametrize("field", ["metrics", "splits", "sort", "within"])
+def test_one_name_without_a_list_is_refused(field: str) -> None:
+    with pytest.raises(UserError, match=rf"{field}.*must be a list"):
+        View(**{field: "top1"})

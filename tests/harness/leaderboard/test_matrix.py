@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from subnetbench.harness.errors import UserError
+from subnetbench.harness.core.errors import UserError
 from subnetbench.harness.leaderboard import Leaderboard
 from subnetbench.harness.leaderboard.matrix import draw, matrices_of_board, matrices_of_scores
 from subnetbench.harness.records import Score
@@ -40,7 +40,7 @@ def test_seeds_are_averaged_and_the_largest_network_comes_first(folder):
     np.testing.assert_allclose(first.self_tests, [0.91, 0.61])
     np.testing.assert_allclose(first.gains, [0, 0.2])
     table = first.table()
-    assert table.cells[1] == ["small", "81.0 ± 1.4", "61.0 ± 1.4", "+20.0"]
+    assert table.cells[1] == ["small", "81.0 ± 12.7", "61.0 ± 12.7", "+20.0"]
     assert first.summary() == "mean self-test 76.0, mean cross-test 76.0"
 
 
@@ -48,7 +48,7 @@ def test_pairs_that_were_not_tested_are_left_empty(folder):
     add_run(folder, 0, scores(pairs={pair: VALUES[pair] for pair in (("dense", "dense"), ("small", "dense"))}))
     (first, _) = matrices_of_board(Leaderboard(folder.path))
     assert np.isnan(first.mean[:, 1]).all()
-    assert first.as_dict()["mean"] == [[0.9, None], [0.8, None]]
+    assert first.to_json()["mean"] == [[0.9, None], [0.8, None]]
     assert first.table().cells[1] == ["small", "80.0", "-", ""]
 
 

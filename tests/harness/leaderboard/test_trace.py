@@ -1,4 +1,4 @@
-"""Every figure back to its runs; grouped tables; standard deviations; comparisons of folders."""
+"""Every value back to its runs; grouped tables; standard deviations; comparisons of folders."""
 
 from typing import Any
 
@@ -8,11 +8,12 @@ from typer.testing import CliRunner
 
 from subnetbench.harness import compare
 from subnetbench.harness.cli.app import app
-from subnetbench.harness.errors import UserError
+from subnetbench.harness.core.errors import UserError
 from subnetbench.harness.leaderboard import Leaderboard, View, render
 from subnetbench.harness.leaderboard.formats import render_frame, write_frame
 from subnetbench.harness.leaderboard.trace import trace
 from subnetbench.harness.records import Score
+from subnetbench.harness.records.hashes import run_id_of
 from subnetbench.harness.records.read import read_records
 
 SPEC = {
@@ -34,7 +35,8 @@ def _board(folder: Any) -> Leaderboard:
 def test_every_value_of_every_cell_has_its_run(folder: Any) -> None:
     values = [0.5, 0.6, 0.7]
     for seed, value in enumerate(values):
-        folder.add(value, seed=seed, spec={**SPEC, "seed": seed}, git_sha=f"commit{seed}")
+        spec = {**SPEC, "seed": seed}
+        folder.add(value, seed=seed, run_id=run_id_of(spec), spec=spec, git_sha=f"commit{seed}")
     folder.seeds([0.1, 0.2], method="dense")
     folder.add(None, seed=5, status="failed")
     frame = trace(_board(folder), View(metrics=["top1"]))
@@ -71,7 +73,7 @@ def test_groups_are_tables_with_ranks_of_their_own(folder: Any) -> None:
             for seed in range(3):
                 name = f"capacity {capacity}"
                 score = Score(metric="top1", value=value + capacity / 10 + seed / 1000, split="test", variant=name)
-                # What is counted is never quite what was asked for.
+                # What is counted is never quite what was configured.
                 cost = Score(metric="capacity", value=capacity + seed * 1e-5, variant=name)
                 folder.add(seed=seed, method=method, config={"capacity": capacity}, scores=[score, cost])
     board = Leaderboard(folder.path)
@@ -100,7 +102,9 @@ def test_standard_deviations_and_limits_on_request(folder: Any) -> None:
 
 
 def test_the_command_line_traces(folder: Any, tmp_path: Any) -> None:
-    folder.seeds([0.25, 0.5], spec={**SPEC, "seed": 0})
+    for seed, value in enumerate([0.25, 0.5]):
+        spec = {**SPEC, "seed": seed}
+        folder.add(value, seed=seed, run_id=run_id_of(spec), spec=spec)
     for words in ([], ["--format", "csv"], ["--out", str(tmp_path / "trace.csv")]):
         done = CliRunner().invoke(app, ["leaderboard", str(folder.path), "--sources", *words])
         assert done.exit_code == 0, done.output

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subnetbench.harness.errors import UserError
+from subnetbench.harness.core.errors import UserError
 from subnetbench.harness.leaderboard.where import names_in, select
 
 COLUMNS = {

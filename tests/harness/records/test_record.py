@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from subnetbench.harness.errors import SubnetbenchError
+from subnetbench.harness.core.errors import SubnetbenchError
 from subnetbench.harness.records import RunRecord, Score, write_record
 from subnetbench.harness.records.read import read_records
 from subnetbench.harness.records.schema import COLUMNS, SCHEMA_VERSION, arrow_schema
@@ -50,7 +50,7 @@ def test_a_file_has_exactly_the_declared_columns(make_record: MakeRecord, tmp_pa
     assert pq.read_schema(path).equals(arrow_schema())
     fields = set(RunRecord.__dataclass_fields__) | set(Score.__dataclass_fields__)
     derived = {"schema_version", "schema_meaning", "config_json", "spec_json", "versions_json"}
-    assert fields | derived == {column.name for column in COLUMNS} | {"scores", "config", "spec", "versions"}
+    assert fields | derived == {column.name for column in COLUMNS} | {"scores", "config", "spec", "versions", "items"}
 
 
 def test_a_run_without_scores_leaves_a_row(make_record: MakeRecord, tmp_path: Path) -> None:

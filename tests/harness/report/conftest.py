@@ -6,7 +6,7 @@ from types import ModuleType
 import pytest
 
 from subnetbench.harness.report import Options, report_content
-from subnetbench.harness.report.content import Content
+from subnetbench.harness.report.types import ReportContent
 
 
 @pytest.fixture(scope="session")
@@ -15,5 +15,5 @@ def results(samples: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 @pytest.fixture(scope="session")
-def content(results: Path) -> Content:
+def content(results: Path) -> ReportContent:
     return report_content(results, Options(title="Samples"))

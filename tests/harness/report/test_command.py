@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from subnetbench.harness.cli.common import assignments
-from subnetbench.harness.report.command import command_of, run_command
-from subnetbench.harness.specs import RunSpec, resolve
+from subnetbench.harness.method.resolve import resolve
+from subnetbench.harness.runs.command import command_of, run_command
+from subnetbench.harness.runs.spec import RunSpec
 
 
 def _typed(command: str) -> RunSpec:

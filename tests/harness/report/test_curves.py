@@ -8,7 +8,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from subnetbench.harness.cli.app import app
-from subnetbench.harness.errors import UserError
+from subnetbench.harness.core.errors import UserError
 from subnetbench.harness.leaderboard.curves import Line
 from subnetbench.harness.records import Score
 from subnetbench.harness.report.curves import draw_lines
@@ -56,11 +56,11 @@ def test_command(tmp_path):
     results = Results(tmp_path / "results")
     for lr, value in ((0.1, 0.5), (0.01, 0.4)):
         scores = [Score(metric="top1", value=value, split="test", variant="full")]
-        results.run(scores, config={"lr": lr, "epochs": 3}, config_hash=str(lr))
+        results.run(scores, config={"lr": lr, "epochs": 3})
     command = ["curve", str(tmp_path / "results"), "--against", "lr", "--draw", str(tmp_path / "lr.pgf")]
     shown = CliRunner().invoke(app, command)
     assert shown.exit_code == 0, shown.output
     assert "dense full" in shown.output
     assert "(0.1, 0.5)" in (tmp_path / "lr.pgf").read_text()
-    told = json.loads(CliRunner().invoke(app, [*command[:4], "--json"]).output)
-    assert [(line["values"], line["mean"]) for line in told] == [([0.01, 0.1], [0.4, 0.5])]
+    lines = json.loads(CliRunner().invoke(app, [*command[:4], "--json"]).output)
+    assert [(line["values"], line["mean"]) for line in lines] == [([0.01, 0.1], [0.4, 0.5])]

@@ -5,22 +5,22 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from subnetbench.harness.errors import UserError
+from subnetbench.harness.core.errors import UserError
 from subnetbench.harness.leaderboard import View
 from subnetbench.harness.report import Options, report_content
-from subnetbench.harness.report.content import Content
 from subnetbench.harness.report.figures import check_formats, write_figures
+from subnetbench.harness.report.types import ReportContent
 
 
 @pytest.fixture(scope="module")
-def content(results: Path) -> Content:
+def content(results: Path) -> ReportContent:
     """One cost and one quality a task: every kind of figure, few of them."""
     metrics = ["top1", "recall_at_1", "text_to_image_recall_at_10", "macs_nonzero", "lifetime_macs_small_world"]
     return report_content(results, Options(view=View(metrics=metrics)))
 
 
 @pytest.fixture(scope="module")
-def written(content: Content, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def written(content: ReportContent, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("figures")
     return {path.name: path for path in write_figures(content, folder, ["pdf", "png", "svg"])}
 
@@ -52,7 +52,7 @@ def test_names_are_text_in_figures_too(written: dict[str, Path]) -> None:
     assert "&lt;/script&gt;" in svg
 
 
-def test_the_same_results_give_the_same_files(content: Content, written: dict[str, Path], tmp_path: Path) -> None:
+def test_the_same_results_give_the_same_files(content: ReportContent, written: dict[str, Path], tmp_path: Path) -> None:
     for path in write_figures(content, tmp_path, ["pdf", "svg"]):
         assert path.read_bytes() == written[path.name].read_bytes(), path.name
 

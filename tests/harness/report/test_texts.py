@@ -12,12 +12,12 @@ from subnetbench.harness.report.texts import clean_lines, cleaned, significant, 
 @settings(deadline=None)
 @given(st.lists(st.floats(width=32), max_size=5), st.integers(3, 7))
 def test_rows_are_rounded_as_single_numbers_are(values: list[float], digits: int) -> None:
-    for value, told in zip(values, significant_row(values, digits), strict=True):
+    for value, rounded in zip(values, significant_row(values, digits), strict=True):
         if math.isfinite(value):
-            assert told == pytest.approx(value, rel=10.0 ** (1 - digits), abs=1e-300)
-            assert told == pytest.approx(significant(value, digits), rel=1.01 * 10.0 ** (1 - digits), abs=1e-300)
+            assert rounded == pytest.approx(value, rel=10.0 ** (1 - digits), abs=1e-300)
+            assert rounded == pytest.approx(significant(value, digits), rel=1.01 * 10.0 ** (1 - digits), abs=1e-300)
         else:
-            assert told is None
+            assert rounded is None
 
 
 def test_rounded_numbers_are_short() -> None:

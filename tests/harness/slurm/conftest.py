@@ -8,15 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from subnetbench.harness.clusters import Cluster
-from subnetbench.harness.launchers.slurm.ledger import Ledger
-from subnetbench.harness.launchers.slurm.resources import SweepResources, resources_for
-from subnetbench.harness.launchers.slurm.submitting import Submitter
-from subnetbench.harness.planning import plan_runs
-from subnetbench.harness.registry import load_plugin
-from subnetbench.harness.run_folder import RunFolder
-from subnetbench.harness.specs import spec_from_json
-from subnetbench.harness.tuning import slurm_trials
+from subnetbench.harness.core.registry import load_plugin
+from subnetbench.harness.execution.plan import plan_runs
+from subnetbench.harness.execution.settings import RunSettings
+from subnetbench.harness.execution.slurm.ledger import Ledger
+from subnetbench.harness.execution.slurm.profile import Cluster
+from subnetbench.harness.execution.slurm.resources import SweepResources, resources_for
+from subnetbench.harness.execution.slurm.submit import Submitter
+from subnetbench.harness.runs.folder import RunFolder
+from subnetbench.harness.runs.spec import spec_from_json
+from subnetbench.harness.tuning.slurm import trials as slurm_trials
 from subnetbench.harness.tuning.tuning_file import TuningFile
 
 TUNING_TESTS = Path(__file__).parents[1] / "tuning"
@@ -86,18 +87,18 @@ def stub(tmp_path, monkeypatch):
 def submitter(tmp_path):
     """Make a submitter for a results folder with a profile and a sweep's resources."""
 
-    def make(profile=None, sweep=None, wishes=None, **options):
+    def make(profile=None, sweep=None, overrides=None, **options):
         results = tmp_path / "results"
         results.mkdir(exist_ok=True)
         cluster = Cluster.parse(profile or {})
         section = SweepResources.parse(sweep or {})
-        settings = {"data_root": tmp_path / "data", "trackers": (), "sweep": "test", "plugins": ()}
+        settings = RunSettings(data_root=tmp_path / "data", trackers=(), sweep="test")
         return Submitter(
             results,
             "test",
             settings,
             cluster,
-            lambda spec: resources_for(spec, cluster, section, (wishes or {}).get(spec.run_id)),
+            lambda spec: resources_for(spec, cluster, section, (overrides or {}).get(spec.run_id)),
             **options,
         )
 
@@ -121,7 +122,7 @@ class Jobs:
     """Does the jobs that the stub clients hold, as jobs do: by what is in their folders.
 
     `ends` is called with a spec and says how its run ends: `finished`, `failed:<reason>`, `pruned`, `vanishes`, or
-    None for a job that goes on.
+    None for a job that continues.
     """
 
     def __init__(self, stub, folders, instant_trials, ends=lambda spec: "finished"):
@@ -147,7 +148,7 @@ class Jobs:
                     return
                 if said != "vanishes":
                     self.done.append(run_id)
-                    settings = {**plan["settings"], **plan["own_settings"][run_id]}
+                    settings = RunSettings.from_json(plan["own_settings"][run_id])
                     self.instant_trials(results, settings).end(spec, settings, said)
                 self.stub.set_queue(**{f"job{job}": "COMPLETED" if said == "finished" else "FAILED"})
 
@@ -164,7 +165,7 @@ def tuning_file():
 
 
 @pytest.fixture
-def place(stub, tmp_path, monkeypatch):
+def out(stub, tmp_path, monkeypatch):
     """A results folder, with a launcher that does not wait for anything."""
     load_plugin(TUNING_TESTS / "sleeping_method.py")
     monkeypatch.setattr(slurm_trials, "FILES_SECONDS", 0.0)

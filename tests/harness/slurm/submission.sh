@@ -28,4 +28,4 @@ module load cuda
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output /RESULTS/slurm/jobs/TOKEN/%A_%a_%t_log.out --cpus-per-task=6 --kill-on-bad-exit=0 apptainer exec image.sif python -u -m subnetbench.harness.launchers.slurm.start /RESULTS/slurm/jobs/TOKEN
+srun --unbuffered --output /RESULTS/slurm/jobs/TOKEN/%A_%a_%t_log.out --cpus-per-task=6 --kill-on-bad-exit=0 apptainer exec image.sif python -u -m subnetbench.harness.execution.slurm.start /RESULTS/slurm/jobs/TOKEN

@@ -2,8 +2,10 @@
 
 import time
 
-from subnetbench.harness.launchers.slurm.states import QueueWatch
-from subnetbench.harness.run_status import collect
+import pytest
+
+from subnetbench.harness.execution.slurm.queue_watch import QueueWatch
+from subnetbench.harness.runs.rows import collect
 
 
 def seconds(work, *arguments):
@@ -13,6 +15,7 @@ def seconds(work, *arguments):
     return time.process_time() - began, result
 
 
+@pytest.mark.slow
 def test_500_runs(stub, submitter, plan, tiny_spec, tmp_path):
     specs = [tiny_spec(seed=seed) for seed in range(500)]
     profile = {"max_array_size": 1000}
@@ -32,6 +35,6 @@ def test_500_runs(stub, submitter, plan, tiny_spec, tmp_path):
         return rows
 
     looking, rows = seconds(look)
-    assert [row["state"] for row in rows] == ["queued"] * 500
+    assert [row.state for row in rows] == ["queued"] * 500
     assert looking < 0.7
     assert len(stub.calls()) == 2

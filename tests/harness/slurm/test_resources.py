@@ -1,25 +1,25 @@
-"""What jobs ask for: merging of sections, and mistakes in them."""
+"""What jobs request: merging of sections, and mistakes in them."""
 
 import pytest
 
-from subnetbench.harness.clusters import Cluster, profiles_folder, read_cluster
-from subnetbench.harness.errors import UserError
-from subnetbench.harness.launchers.slurm.grouping import group
-from subnetbench.harness.launchers.slurm.resources import Resources, SweepResources, merge, resources_for
+from subnetbench.harness.core.errors import UserError
+from subnetbench.harness.execution.slurm.arrays import group
+from subnetbench.harness.execution.slurm.profile import Cluster, profiles_folder, read_cluster
+from subnetbench.harness.execution.slurm.resources import Resources, SweepResources, merge, resources_for
 
 
 def test_later_sections_win_and_sbatch_options_are_merged(tiny_spec):
     profile = Cluster.parse({"minutes": 10, "sbatch": {"mail-type": "END"}, "methods": {"dense": {"minutes": 20}}})
     sweep = SweepResources.parse({"gpus": 1, "sbatch": {"nice": 5}, "methods": {"dense": {"gpus": 2}}})
-    found = resources_for(tiny_spec(), profile, sweep, {"cpus": 3})
+    found = resources_for(tiny_spec(device="auto"), profile, sweep, {"cpus": 3})
     assert (found.minutes, found.gpus, found.cpus) == (20, 2, 3)
     assert found.sbatch == {"mail-type": "END", "nice": 5}
-    assert resources_for(tiny_spec("edge_popup"), profile, sweep).gpus == 1
+    assert resources_for(tiny_spec("edge_popup", device="cuda"), profile, sweep).gpus == 1
 
 
 def test_figures_of_a_process_become_those_of_a_node():
-    wishes = Resources(gpus=1, cpus=4, memory_gb=10, nodes=2)
-    found = wishes.directives(processes=4, threads=1)
+    resources = Resources(gpus=1, cpus=4, memory_gb=10, nodes=2)
+    found = resources.directives(processes=4, threads=1)
     expected = {"nodes": 2, "ntasks_per_node": 2, "gpus_per_node": 2, "cpus_per_task": 4, "mem": "20480M"}
     assert {name: found[name] for name in expected} == expected
     assert Resources().directives(processes=1, threads=3)["cpus_per_task"] == 3
@@ -33,12 +33,43 @@ def test_figures_of_a_process_become_those_of_a_node():
         ({"sbatch": {"array": "0-3"}}, r"here\.sbatch\.array: cannot be set"),
         ({"sbatch": {"Mail Type": "x"}}, "not the long name of an option"),
         ({"minuts": 3}, "minutes"),
+        ({"gpus": "a100"}, "number of GPUs"),
+        ({"gpus": -1}, "number of GPUs"),
+        ({"gpus": "a100:x"}, "number of GPUs"),
+        (
+            {"gpus": 1, "sbatch": {"gpus-per-node": "v100:1"}},
+            r"resources\.sbatch\.gpus-per-node: GPUs are requested twice",
+        ),
+        ({"gpus": "a100:1", "sbatch": {"gpus-per-task": 1}}, "GPUs are requested twice"),
         ({"minutes": "4:00:00"}, "minutes"),
     ],
 )
 def test_mistakes_are_named(section, message):
     with pytest.raises(UserError, match=message):
         merge([("here", section)])
+
+
+def test_gpus_may_be_of_a_model():
+    resources = Resources(gpus="a100:2", nodes=2)
+    assert (resources.gpu_count, resources.gpu_model) == (2, "a100")
+    assert resources.directives(processes=4, threads=1)["gpus_per_node"] == "a100:4"
+    assert "gpus_per_node" not in Resources(gpus="a100:0").directives(processes=1, threads=1)
+    # Other generic resources are none of ours.
+    assert merge([("here", {"gpus": 1, "sbatch": {"gres": "nvme:1"}})]).sbatch == {"gres": "nvme:1"}
+
+
+def test_the_device_of_a_run_and_the_gpus_of_its_job_must_fit(tiny_spec):
+    nothing = SweepResources()
+    with pytest.raises(UserError, match=r"computes on a GPU .* but its job requests none"):
+        resources_for(tiny_spec(device="cuda"), nothing, nothing)
+    with pytest.raises(UserError, match=r"computes on the CPU .* but its job requests GPUs"):
+        resources_for(tiny_spec(), nothing, SweepResources.parse({"gpus": 1}))
+    assert resources_for(tiny_spec(device="auto"), nothing, SweepResources.parse({"gpus": "h100:1"})).gpu_count == 1
+
+
+def test_the_signal_leaves_half_of_the_time_at_least():
+    assert Resources(minutes=2).directives(1, 1)["signal_delay_s"] == 60
+    assert Resources(minutes=60).directives(1, 1)["signal_delay_s"] == 120
 
 
 def test_processes_are_spread_evenly():

@@ -7,10 +7,10 @@ import time
 
 import pytest
 
-from subnetbench.harness.launchers.slurm.ledger import Ledger
-from subnetbench.harness.launchers.slurm.states import QueueWatch, job_log_of
-from subnetbench.harness.run_folder import RunFolder
-from subnetbench.harness.run_status import collect
+from subnetbench.harness.execution.slurm.ledger import Ledger
+from subnetbench.harness.execution.slurm.queue_watch import QueueWatch, job_log_of
+from subnetbench.harness.runs.folder import RunFolder
+from subnetbench.harness.runs.rows import Loss, collect
 
 
 @pytest.fixture
@@ -24,11 +24,11 @@ def submitted(stub, submitter, plan, tiny_spec, tmp_path):
 def look(results):
     watch, rows = QueueWatch(), collect([results])
     watch.look_at_all(rows)
-    return {row["run"]: row for row in rows}, watch.take_notes()
+    return {row.run: row.to_json() for row in rows}, watch.take_notes()
 
 
-def beat(folder, *, age=0.0, **facts):
-    folder.progress_file.write_text(json.dumps({"time": time.time() - age, "step": 3, "seconds": 1.0, **facts}))
+def beat(folder, *, age=0.0, **fields):
+    folder.progress_file.write_text(json.dumps({"time": time.time() - age, "step": 3, "seconds": 1.0, **fields}))
 
 
 def test_states_come_from_files_and_queue_together(stub, submitted, tmp_path):
@@ -51,6 +51,41 @@ def test_states_come_from_files_and_queue_together(stub, submitted, tmp_path):
     assert sum(call.startswith(("squeue", "sacct")) for call in stub.calls()) == 1
 
 
+def test_a_fresh_heartbeat_beats_an_older_answer_of_the_queue(stub, submitted, tmp_path):
+    beat(submitted[0])
+    beat(submitted[1], ended="interrupted")
+    beat(submitted[2], age=60)
+    stub.set_queue(job101_0=None, job101_1=None, job101_2="NODE_FAIL")
+    rows, _ = look(tmp_path / "results")
+    assert [rows[folder.run_id]["state"] for folder in submitted[:3]] == ["running", "lost", "lost"]
+
+
+def test_what_the_scheduler_refused_says_why(stub, submitted, tmp_path):
+    ledger = Ledger(tmp_path / "results")
+    refused = RunFolder(tmp_path / "results", "dense-emoji-s9-0123456789")
+    refused.create("{}")
+    submission = ledger.new("test", [[refused.run_id]], state="refused")
+    submission.detail = "invalid partition specified: gpuu"
+    ledger.write(submission)
+    rows, _ = look(tmp_path / "results")
+    assert rows[refused.run_id]["state"] == "refused"
+    assert "invalid partition specified: gpuu; the same command" in rows[refused.run_id]["detail"]
+
+
+def test_accounting_before_slurm_23_is_asked_in_its_own_words(stub, submitted, tmp_path):
+    stub.set_queue(job101_0=None)
+    (stub.folder / "accounting").write_text("101_0|OUT_OF_MEMORY|test|n1|0:125\n")
+    sacct = stub.folder / "sacct"
+    sacct.write_text(
+        "#!/bin/sh\n"
+        'case "$*" in *--array*) echo "sacct: unrecognized option \'--array\'" >&2; exit 1;; esac\n'
+        f"cat {stub.folder / 'accounting'}\n"
+    )
+    rows, notes = look(tmp_path / "results")
+    assert "out_of_memory" in rows[submitted[0].run_id]["detail"]
+    assert not notes
+
+
 def test_a_held_job_says_so(stub, submitted, tmp_path):
     stub.set_queue(job101_0="PENDING:launch failed requeued held")
     rows, _ = look(tmp_path / "results")
@@ -64,10 +99,25 @@ def test_what_the_queue_forgot_is_asked_of_accounting_once(stub, submitted, tmp_
     for _ in range(2):
         rows = collect([tmp_path / "results"])
         watch.look_at_all(rows)
-    details = {row["run"]: row["detail"] for row in rows}
+    details = {row.run: row.detail for row in rows}
     assert "out_of_memory, exit status 0:125" in details[submitted[0].run_id]
     assert "cancelled" in details[submitted[1].run_id]
     assert sum(call.startswith("sacct") for call in stub.calls()) == 1
+
+
+def test_what_is_known_of_lost_jobs_is_kept_apart(stub, submitter, submitted, tmp_path):
+    stub.set_queue(job101_0=None, job101_1=None, job101_2="TIMEOUT")
+    (stub.folder / "accounting").write_text("101_1|CANCELLED by 0|test|n1|0:0\n")
+    ledger = Ledger(tmp_path / "results")
+    unconfirmed = RunFolder(tmp_path / "results", "dense-emoji-s9-0123456789")
+    unconfirmed.create("{}")
+    ledger.write(ledger.new("test", [[unconfirmed.run_id]]))
+    rows = collect([tmp_path / "results"])
+    QueueWatch().look_at_all(rows)
+    losses = {row.run: row.loss for row in rows}
+    expected = [Loss.FORGOTTEN, Loss.ENDED, Loss.ENDED, None, Loss.UNCONFIRMED]
+    assert [losses[folder.run_id] for folder in (*submitted, unconfirmed)] == expected
+    assert {row.state for row in rows if row.loss} == {"lost"}
 
 
 def test_without_accounting_a_lost_job_is_still_lost(stub, submitted, tmp_path):
@@ -112,8 +162,8 @@ def test_the_log_of_a_run_is_that_of_its_last_job(stub, submitted, tmp_path):
 def test_looking_does_not_import_torch():
     code = (
         "import sys\n"
-        "import subnetbench.harness.launchers.slurm.states, subnetbench.harness.clusters\n"
-        "import subnetbench.harness.cli.cluster\n"
+        "import subnetbench.harness.execution.slurm.queue_watch, subnetbench.harness.execution.slurm.profile\n"
+        "import subnetbench.harness.cli.slurm\n"
         "print([name for name in ('torch', 'submitit', 'numpy') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)

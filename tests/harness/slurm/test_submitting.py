@@ -1,18 +1,19 @@
-"""Submission against stub clients: what is written, what is asked, and that nothing is submitted twice."""
+"""Submission against stub clients: what is written, which clients are called, and that nothing is submitted twice."""
 
 import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from subnetbench.harness.errors import UserError
-from subnetbench.harness.launchers.slurm import clients
-from subnetbench.harness.launchers.slurm.ledger import Ledger
-from subnetbench.harness.launchers.slurm.submitting import cancel_all, settle
-from subnetbench.harness.run_folder import RunFolder
+from subnetbench.harness.core.errors import UserError
+from subnetbench.harness.execution.slurm import commands
+from subnetbench.harness.execution.slurm.ledger import Ledger
+from subnetbench.harness.execution.slurm.settle import cancel_all, settle
+from subnetbench.harness.runs.folder import RunFolder
 
 GOLDEN = Path(__file__).with_name("submission.sh")
 
@@ -24,7 +25,7 @@ def teacher_and_pupil(tiny_spec):
     return teacher, tiny_spec("edge_popup").model_copy(update={"inputs": {"teacher": teacher}})
 
 
-def test_the_batch_file_is_what_it_was(stub, submitter, plan, teacher_and_pupil, tmp_path):
+def test_the_batch_file_is_what_it_was(stub, submitter, plan, tiny_spec, tmp_path):
     profile = {
         "partition": "gpu",
         "account": "lab",
@@ -39,7 +40,8 @@ def test_the_batch_file_is_what_it_was(stub, submitter, plan, teacher_and_pupil,
         "python": "apptainer exec image.sif python",
         "sbatch": {"mail-type": "END", "exclusive": True},
     }
-    _, pupil = teacher_and_pupil
+    teacher = tiny_spec(seed=7, device="auto")
+    pupil = tiny_spec("edge_popup", device="auto").model_copy(update={"inputs": {"teacher": teacher}})
     submitter(profile, sweep={"methods": {"edge_popup": {"memory_gb": 16}}}).submit(plan([pupil]))
     text = (stub.folder / "script-102").read_text()
     text = text.replace(str(tmp_path / "results"), "/RESULTS")
@@ -104,15 +106,15 @@ def test_a_submission_whose_end_nobody_saw_is_found_by_its_name(
         code = (
             "import sys; sys.path.pop(0)\n"
             "from pathlib import Path\n"
-            "from subnetbench.harness.launchers.slurm import clients\n"
-            "from subnetbench.harness.launchers.slurm.ledger import Ledger\n"
+            "from subnetbench.harness.execution.slurm import commands\n"
+            "from subnetbench.harness.execution.slurm.ledger import Ledger\n"
             f"ledger = Ledger(Path({str(tmp_path / 'results')!r}))\n"
             "with ledger.lock() as lock:\n"
             f"    submission = ledger.new('test', [[{spec.run_id!r}]])\n"
             "    ledger.write(submission)\n"
             "    script = Path('script.sh')\n"
             "    script.write_text(f'#SBATCH --job-name={submission.name}\\n#SBATCH --array=0-0%1\\n')\n"
-            "    submission.job = clients.submit(str(script), keep_open=(lock,))\n"
+            "    submission.job = commands.submit(str(script), keep_open=(lock,))\n"
         )
         died = subprocess.run([sys.executable, "-c", code], check=False, cwd=tmp_path, env={**os.environ})
         assert died.returncode == -9
@@ -139,13 +141,13 @@ def test_a_submission_that_never_arrived_is_written_off(stub, submitter, plan, t
 def test_a_submission_under_way_on_another_machine_is_not_repeated(stub, submitter, plan, tiny_spec, tmp_path):
     ledger = Ledger(tmp_path / "results")
     with ledger.lock():
-        ledger.write(ledger.new("test", [[tiny_spec().run_id]], host="elsewhere"))
-    with pytest.raises(clients.SchedulerError, match="cannot be said yet"):
+        ledger.write(replace(ledger.new("test", [[tiny_spec().run_id]]), host="elsewhere"))
+    with pytest.raises(commands.SchedulerError, match="is not known yet"):
         submitter().submit(plan([tiny_spec()]))
     assert not any(call.startswith("sbatch") for call in stub.calls())
 
 
-def test_a_refusal_is_told_and_not_kept(stub, submitter, plan, tiny_spec):
+def test_a_refusal_is_reported_and_not_kept(stub, submitter, plan, tiny_spec):
     (stub.folder / "refusal").write_text("sbatch: error: Batch job submission failed: Job violates accounting policy")
     outcome = submitter().submit(plan([tiny_spec()]))
     assert "Job violates accounting policy" in outcome.faults[0]
@@ -153,7 +155,7 @@ def test_a_refusal_is_told_and_not_kept(stub, submitter, plan, tiny_spec):
     assert len(submitter().submit(plan([tiny_spec()])).submitted) == 1
 
 
-def test_half_finished_runs_do_not_go_on_under_other_code_unless_allowed(stub, submitter, plan, tiny_spec):
+def test_half_finished_runs_do_not_resume_under_other_code_unless_allowed(stub, submitter, plan, tiny_spec):
     spec = tiny_spec()
     submitter().submit(plan([spec]))
     stub.set_queue(job101_0=None)
@@ -189,5 +191,5 @@ def test_a_site_that_allows_few_jobs_gets_packed_ones(stub, submitter, plan, tin
 def test_a_client_that_hangs_with_its_children_costs_its_time_limit(stub, monkeypatch):
     monkeypatch.setenv("SUBNETBENCH_SLURM_SECONDS", "1")
     (stub.folder / "squeue").write_text("#!/bin/sh\nsleep 100 & sleep 100\n")
-    with pytest.raises(clients.SchedulerSilent, match="did not answer within 1 s"):
-        clients.queue(["any"])
+    with pytest.raises(commands.SchedulerSilent, match="did not answer within 1 s"):
+        commands.queue(["any"])

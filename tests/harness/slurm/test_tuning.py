@@ -1,4 +1,4 @@
-"""Trials as jobs, against stub clients: what is submitted, what is found again, what is told."""
+"""Trials as jobs, against stub clients: what is submitted, what is found again, what the study learns."""
 
 import itertools
 import json
@@ -7,27 +7,28 @@ from types import SimpleNamespace
 
 import pytest
 
-from subnetbench.harness.clusters import Cluster
-from subnetbench.harness.errors import SubnetbenchError, UserError
-from subnetbench.harness.launchers.slurm.ledger import Ledger
-from subnetbench.harness.launchers.slurm.submitting import cancel_all
-from subnetbench.harness.run_folder import RunFolder
-from subnetbench.harness.specs import resolve
-from subnetbench.harness.tuning import slurm_trials
+from subnetbench.harness.core.errors import SubnetbenchError, UserError
+from subnetbench.harness.execution.settings import RunSettings
+from subnetbench.harness.execution.slurm.ledger import Ledger
+from subnetbench.harness.execution.slurm.profile import Cluster
+from subnetbench.harness.execution.slurm.settle import cancel_all
+from subnetbench.harness.method.resolve import resolve
+from subnetbench.harness.runs.folder import RunFolder
+from subnetbench.harness.tuning.attributes import REASON, RETRY_OF
 from subnetbench.harness.tuning.driver import Driver
-from subnetbench.harness.tuning.on_slurm import slurm_launcher
 from subnetbench.harness.tuning.search import Search
+from subnetbench.harness.tuning.slurm import trials as slurm_trials
+from subnetbench.harness.tuning.slurm.submit import slurm_launcher
 from subnetbench.harness.tuning.storage import open_storage
-from subnetbench.harness.tuning.study import REASON, RETRY_OF
 
 
 @pytest.fixture
-def study(place, jobs_of, tuning_file):
+def study(out, jobs_of, tuning_file):
     """Search with trials that are jobs; `rounds` is how often the launcher may look before the driver is stopped."""
 
     def run(ends=lambda spec: "finished", *, rounds=200, before=lambda left: None, code_changes="refuse", **fields):
         content = tuning_file(**fields)
-        trials = place / "trials"
+        trials = out / "trials"
         trials.mkdir(parents=True, exist_ok=True)
         jobs = jobs_of(trials, ends=ends)
         said, left = [], rounds
@@ -40,10 +41,10 @@ def study(place, jobs_of, tuning_file):
                 raise KeyboardInterrupt
             jobs.work()
 
-        storage = str(place / "study.log")
+        storage = str(out / "study.log")
         search = Search(content, content.entries()[0], open_storage(storage), storage, trials)
-        settings = {"data_root": place, "trackers": (), "sweep": "t", "plugins": ()}
-        make = slurm_launcher(content, Cluster(), code_changes, tick=tick, say=said.append)
+        settings = RunSettings(data_root=out, trackers=(), sweep="t")
+        make = slurm_launcher(content, Cluster(), code_changes, slurm_trials.Hooks(tick=tick, progress=said.append))
         complete = Driver([search], make(trials, settings), 3).run()
         return SimpleNamespace(search=search, jobs=jobs, said=said, complete=complete, ledger=Ledger(trials))
 
@@ -61,7 +62,9 @@ def states(search):
 
 
 def submitted_runs(ledger):
-    return [run for submission in ledger.read() if submission.state != "refused" for run, _ in submission.places()]
+    return [
+        run for submission in ledger.read() if submission.state != "refused" for run, _ in submission.jobs_of_runs()
+    ]
 
 
 def test_each_trial_is_a_job_and_is_submitted_once(study, stub):
@@ -77,15 +80,15 @@ def test_each_trial_is_a_job_and_is_submitted_once(study, stub):
     assert max(asked) <= 3
 
 
-def test_a_job_is_told_where_its_trial_reports_and_what_it_is_scored_on(study, place):
+def test_a_job_knows_where_its_trial_reports_and_what_it_is_scored_on(study, out):
     done = study(pruner="median", entry={"method": "sleeping_pupil"})
     plans = [json.loads(path.read_text()) for path in done.ledger.folder.glob("jobs/*/plan.json")]
     own = {run_id: settings for plan in plans for run_id, settings in plan["own_settings"].items()}
     teacher = done.jobs.done[0]
-    assert "reporting" not in own[teacher]
-    told = [settings for run_id, settings in own.items() if run_id != teacher]
-    assert sorted(settings["trial"] for settings in told) == list(range(6))
-    assert {settings["reporting"]["storage"] for settings in told} == {str(place / "study.log")}
+    assert own[teacher]["callback"] is None
+    given = [settings for run_id, settings in own.items() if run_id != teacher]
+    assert sorted(settings["trial"] for settings in given) == list(range(6))
+    assert {settings["callback"]["options"]["storage"] for settings in given} == {str(out / "study.log")}
     assert {settings["split"] for settings in own.values()} == {"validation"}
 
 
@@ -142,7 +145,7 @@ def test_a_job_that_vanishes_is_replaced_and_its_trial_goes_on(study):
     done = study(ends)
     assert states(done.search) == ["COMPLETE"] * 6
     assert len(submitted_runs(done.ledger)) == 8
-    assert sum("ended without a word (failed)" in line for line in done.said) == 2
+    assert sum("ended without noting why (failed)" in line for line in done.said) == 2
 
 
 def test_a_run_whose_jobs_always_vanish_is_told_as_failed_and_tried_again_once(study):
@@ -197,10 +200,10 @@ def test_a_scheduler_that_takes_no_trial_at_all_ends_the_driver(study, stub):
         study()
 
 
-def test_cancelling_the_jobs_stops_the_driver(study, place):
+def test_cancelling_the_jobs_stops_the_driver(study, out):
     def before(left):
         if left == 195:
-            cancel_all(Ledger(place / "trials"))
+            cancel_all(Ledger(out / "trials"))
 
     cancelled = study(lambda spec: None, before=before)
     assert not cancelled.complete

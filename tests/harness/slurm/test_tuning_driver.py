@@ -10,39 +10,40 @@ import pytest
 from typer.testing import CliRunner
 
 from subnetbench.harness.cli.app import app
-from subnetbench.harness.clusters import Cluster
-from subnetbench.harness.errors import SubnetbenchError
-from subnetbench.harness.launchers.slurm.ledger import Ledger
-from subnetbench.harness.launchers.slurm.states import QueueWatch
-from subnetbench.harness.run_folder import RunFolder
-from subnetbench.harness.run_status import collect
-from subnetbench.harness.tuning import driver_job
-from subnetbench.harness.tuning.on_slurm import driver_resources, slurm_workers, submit_driver
+from subnetbench.harness.core.errors import SubnetbenchError
+from subnetbench.harness.execution.slurm.ledger import Ledger
+from subnetbench.harness.execution.slurm.profile import Cluster
+from subnetbench.harness.execution.slurm.queue_watch import QueueWatch
+from subnetbench.harness.runs.folder import RunFolder
+from subnetbench.harness.runs.rows import collect
+from subnetbench.harness.tuning.slurm import job as driver_job
+from subnetbench.harness.tuning.slurm.submit import driver_resources, slurm_workers, submit_driver
 from subnetbench.harness.tuning.storage import AlreadyDriven, only_driver
+from subnetbench.harness.tuning.studies import TuningSettings
 
 
 @pytest.fixture
-def submit(place, tuning_file):
+def submit(out, tuning_file):
     """Submit the driver of six trials; keywords are fields of the tuning file."""
 
     def submit(**fields):
         content = tuning_file(**{"final_seeds": [], **fields})
-        return submit_driver(content, Cluster(), results=place, data_root=place, trackers=["none"])
+        return submit_driver(content, Cluster(), TuningSettings(results=out, data_root=out, trackers=()))
 
     return submit
 
 
 def runs_of(ledger):
-    return [run for submission in ledger.read() for run, _ in submission.places()]
+    return [run for submission in ledger.read() for run, _ in submission.jobs_of_runs()]
 
 
-def test_the_driver_is_a_job_of_one_core_that_is_submitted_once(submit, place, stub):
+def test_the_driver_is_a_job_of_one_core_that_is_submitted_once(submit, out, stub):
     driver = submit()
     assert (driver.job, driver.new) == ("101_0", True)
     script = (stub.folder / "script-101").read_text()
     for line in ("--cpus-per-task=1", "--requeue", "--signal=USR2@120", "--array=0-0%1", "--mem=4096M"):
         assert f"#SBATCH {line}" in script
-    assert "subnetbench.harness.tuning.driver_job" in script
+    assert "subnetbench.harness.tuning.slurm.start" in script
     for state in ("pending", "running"):
         stub.set_queue(job101_0=state.upper())
         again = submit()
@@ -53,34 +54,34 @@ def test_the_driver_is_a_job_of_one_core_that_is_submitted_once(submit, place, s
 
 
 @pytest.mark.parametrize("driver", ["slurm", "here"])
-def test_the_command_submits_a_driver_or_drives_in_this_shell(place, stub, driver):
+def test_the_command_submits_a_driver_or_drives_in_this_shell(out, stub, driver):
     """Here the first trial is refused: whoever submits one is the driver."""
     (stub.folder / "refusal").write_text("sbatch: error: Batch job submission failed: Invalid partition name")
     asked = ["tune", "sleeping", "blank", "--trials", "2", "--on", "slurm", "--driver", driver, "--tracker", "none"]
-    done = CliRunner().invoke(app, [*asked, "--out", str(place), "--data-root", str(place)])
+    done = CliRunner().invoke(app, [*asked, "--out", str(out), "--data-root", str(out)])
     expected = "the driver was not submitted" if driver == "slurm" else "nothing could be submitted"
     assert str(done.exception).startswith(expected)
     (stub.folder / "refusal").unlink()
     if driver == "slurm":
-        done = CliRunner().invoke(app, [*asked, "--out", str(place), "--data-root", str(place)])
-        assert f"the driver is job 101_0, submitted; results in {place}" in done.stdout
-        assert f"subnetbench logs driver --out {place}" in done.stdout
+        done = CliRunner().invoke(app, [*asked, "--out", str(out), "--data-root", str(out)])
+        assert f"the driver is job 101_0, submitted; results in {out}" in done.stdout
+        assert f"subnetbench logs driver --out {out}" in done.stdout
 
 
-def test_no_driver_is_submitted_beside_one_in_a_shell(submit, place, stub):
-    place.mkdir()
-    with only_driver(place), pytest.raises(AlreadyDriven):
+def test_no_driver_is_submitted_beside_one_in_a_shell(submit, out, stub):
+    out.mkdir()
+    with only_driver(out), pytest.raises(AlreadyDriven):
         submit()
     assert not any(call.startswith("sbatch") for call in stub.calls())
 
 
-def test_a_refused_driver_is_an_error_with_the_reason(submit, place, stub):
+def test_a_refused_driver_is_an_error_with_the_reason(submit, out, stub):
     (stub.folder / "refusal").write_text("sbatch: error: Batch job submission failed: Job violates accounting policy")
     with pytest.raises(SubnetbenchError, match="violates accounting policy"):
         submit()
 
 
-def test_what_the_driver_asks_for(place, tuning_file):
+def test_what_the_driver_requests(out, tuning_file):
     cluster = Cluster.parse(
         {"partition": "gpu", "gpus": 2, "cpus": 16, "memory_gb": 64, "minutes": 1, "account": "lab"}
     )
@@ -93,25 +94,25 @@ def test_what_the_driver_asks_for(place, tuning_file):
 
 
 @pytest.fixture
-def driver(place, stub, jobs_of, monkeypatch):
+def driver(out, stub, jobs_of, monkeypatch):
     """Submit a driver and do what its job does, in this process; trials are done whenever it beats."""
-    jobs = jobs_of(place / "trials", place)
+    jobs = jobs_of(out / "trials", out)
     monkeypatch.setattr(driver_job.DriverJob, "_tick", lambda self: jobs.work())
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "101")
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "0")
     before = signal.getsignal(signal.SIGUSR2)
 
     def turn():
-        submission = Ledger(place).latest()["driver"]
+        submission = Ledger(out).latest()["driver"]
         monkeypatch.setenv("SLURM_JOB_NAME", submission.name)
         stub.set_queue(job101_0="RUNNING")
-        return driver_job.DriverJob(Ledger(place).jobs_folder(submission.token)).run()
+        return driver_job.DriverJob(Ledger(out).jobs_folder(submission.token)).run()
 
     yield SimpleNamespace(turn=turn, jobs=jobs)
     signal.signal(signal.SIGUSR2, before)
 
 
-def test_a_driver_that_is_told_to_end_queues_itself_again_and_goes_on(submit, place, stub, driver):
+def test_a_driver_that_has_to_end_queues_itself_again_and_resumes(submit, out, stub, driver):
     submit(final_seeds=[101], default_rows=False)
     # The signal comes in the middle of the second submission: SLURM sends it to the client too.
     client = stub.folder / "sbatch"
@@ -121,44 +122,44 @@ def test_a_driver_that_is_told_to_end_queues_itself_again_and_goes_on(submit, pl
     assert driver.turn() == driver_job.AGAIN_STATUS
     assert "scontrol requeue 101_0" in stub.calls()
     assert driver.turn() == 0
-    assert RunFolder(place, "driver").state() == "finished"
-    assert len(runs_of(Ledger(place / "trials"))) == 6
+    assert RunFolder(out, "driver").state() == "finished"
+    assert len(runs_of(Ledger(out / "trials"))) == 6
     assert len(set(driver.jobs.done)) == len(driver.jobs.done) == 7
     stub.set_queue(job101_0="COMPLETED")
     assert not submit(final_seeds=[101], default_rows=False).job
 
 
-def test_a_driver_under_other_code_says_so_and_ends(submit, place, driver, monkeypatch):
+def test_a_driver_under_other_code_says_so_and_ends(submit, out, driver, monkeypatch):
     submit()
     monkeypatch.setattr(driver_job, "fingerprint", lambda plugins: {"torch": "0.1"})
     assert driver.turn() == 1
-    assert "there are changes in" in RunFolder(place, "driver").failure()["message"]
+    assert "there are changes in" in RunFolder(out, "driver").failure().message
     assert not driver.jobs.done
 
 
-def test_a_cancelled_driver_submits_nothing_and_stays_cancelled(submit, place, stub, driver):
+def test_a_cancelled_driver_submits_nothing_and_stays_cancelled(submit, out, stub, driver):
     submit()
-    result = CliRunner().invoke(app, ["cancel", str(place)])
+    result = CliRunner().invoke(app, ["cancel", str(out)])
     assert "cancelled 1 jobs" in result.stdout
     assert driver.turn() == 1
     assert not any("requeue" in call for call in stub.calls())
     assert submit().new
 
 
-def test_status_and_logs_tell_of_the_driver(submit, place, stub):
+def test_status_and_logs_show_the_driver(submit, out, stub):
     submit()
-    rows = collect([place])
+    rows = collect([out])
     QueueWatch().look_at_all(rows)
-    assert [(row["run"], row["state"], row["job"]) for row in rows] == [("driver", "queued", "101_0")]
-    (folder,) = (Ledger(place).folder / "jobs").iterdir()
+    assert [(row.run, row.state, row.job) for row in rows] == [("driver", "queued", "101_0")]
+    (folder,) = (Ledger(out).folder / "jobs").iterdir()
     (folder / "101_0_0_log.out").write_text("[1 of 6 trials] what it said\n")
-    said = CliRunner().invoke(app, ["logs", "driver", "--out", str(place)]).stdout
+    said = CliRunner().invoke(app, ["logs", "driver", "--out", str(out)]).stdout
     assert "[1 of 6 trials] what it said" in said
-    RunFolder(place, "driver").progress_file.write_text(
+    RunFolder(out, "driver").progress_file.write_text(
         json.dumps(
             {"time": time.time(), "seconds": 9.0, "stage": "search", "epoch": 1, "epochs": 6, "pid": os.getpid()}
         )
     )
     stub.set_queue(job101_0="RUNNING")
-    shown = json.loads(CliRunner().invoke(app, ["status", str(place), "--json"]).stdout)
+    shown = json.loads(CliRunner().invoke(app, ["status", str(out), "--json"]).stdout)
     assert (shown[0]["state"], shown[0]["stage"], shown[0]["epoch"]) == ("running", "search", "1/6")

@@ -8,20 +8,21 @@ from types import SimpleNamespace
 
 import pytest
 
+from subnetbench.harness.core.registry import load_plugin
+from subnetbench.harness.execution.settings import RunSettings
 from subnetbench.harness.records import RunRecord, Score, write_record
-from subnetbench.harness.registry import load_plugin
-from subnetbench.harness.run_folder import RunFolder
+from subnetbench.harness.runs.folder import RunFolder
 from subnetbench.harness.tuning.driver import Driver
-from subnetbench.harness.tuning.launching import Ended
 from subnetbench.harness.tuning.search import Search
 from subnetbench.harness.tuning.storage import only_driver, open_storage
+from subnetbench.harness.tuning.trial_launchers import Ended
 from subnetbench.harness.tuning.tuning_file import TuningFile
 
 PLUGIN = Path(__file__).with_name("sleeping_method.py")
 
 
 def quality(x, y, seed=0):
-    return 1 - (x - 0.3) ** 2 - abs(y - 0.01) + 0.001 * (seed % 7)
+    return 0.99 - ((x - 0.3) ** 2 + abs(y - 0.01)) / 2 + 0.001 * (seed % 7)
 
 
 class InstantTrials:
@@ -32,12 +33,12 @@ class InstantTrials:
     """
 
     def __init__(self, results, settings, ends=lambda spec: "finished"):
-        self.results, self.ends = results, ends
-        self.started, self.settings, self.under_way = [], [], {}
+        self.results, self.settings, self.ends = results, settings, ends
+        self.started, self.given, self.under_way = [], [], {}
 
     def start(self, spec, settings):
         self.started.append(spec.run_id)
-        self.settings.append(settings)
+        self.given.append(settings)
         self.under_way[spec.run_id] = (spec, settings)
 
     def attach(self, spec, settings):
@@ -45,34 +46,34 @@ class InstantTrials:
 
     def wait(self):
         for run_id, (spec, settings) in reversed(self.under_way.items()):
-            said = self.ends(spec)
-            if said is not None:
+            answer = self.ends(spec)
+            if answer is not None:
                 del self.under_way[run_id]
-                return [self.end(spec, settings, said)]
+                return [self.end(spec, settings, answer)]
         return []
 
     def stop(self):
         self.under_way.clear()
 
-    def end(self, spec, settings, said):
-        ending, _, reason = said.partition(":")
+    def end(self, spec, settings, answer):
+        status, _, reason = answer.partition(":")
         folder = RunFolder(self.results, spec.run_id)
         folder.create(spec.model_dump_json())
         folder.progress_file.write_text(json.dumps({"seconds": 36.0, "time": time.time()}))
-        if ending == "finished":
+        if status == "finished":
             record = self.record(spec, settings)
             folder.finished_file.write_text(json.dumps({"record": record.name}))
         else:
-            facts = {"reason": reason or ending, "message": "as planned", "time": time.time()}
-            folder.failure_file.write_text(json.dumps(facts))
-        return Ended(spec.run_id, ending, time.time(), time.time())
+            failure = {"reason": reason or status, "message": "as planned", "time": time.time()}
+            folder.failure_file.write_text(json.dumps(failure))
+        return Ended(spec.run_id, status, time.time(), time.time())
 
     def record(self, spec, settings):
-        config, split, now = spec.config, settings.get("split", "test"), datetime.now(UTC)
+        config, split, now = spec.config, settings.split, datetime.now(UTC)
         size = config["size"]
         rows = [("top1", quality(config["x"], config["y"], spec.seed), split), ("parameters", 100.0 * size, "")]
         rows += [("macs_executed", 1000.0 * size, "")]
-        rows += [(name, value, "") for name, value in settings.get("search_cost", {}).items()]
+        rows += [(name, value, "") for name, value in settings.search_cost.items()]
         return write_record(
             self.results,
             RunRecord(
@@ -89,9 +90,9 @@ class InstantTrials:
                 primary_metric="top1",
                 config=spec.recipe(),
                 config_hash=spec.config_hash,
-                tuned=settings.get("tuned", False),
-                study=settings.get("study", ""),
-                trial=settings.get("trial"),
+                tuned=settings.tuned,
+                study=settings.study,
+                trial=settings.trial,
                 scores=[
                     Score(metric=name, value=value, split=own, variant="" if name.startswith("search") else "only")
                     for name, value, own in rows
@@ -119,11 +120,11 @@ def study(plugin, tmp_path):
         methods = fields.pop("methods", None) or [{"method": "sleeping", "dataset": "blank", **(entry or {})}]
         file = TuningFile.parse({"name": "t", "methods": methods, **fields})
         results = tmp_path / folder
-        place = str(results / "study.log")
-        storage = open_storage(place)
+        url = str(results / "study.log")
+        storage = open_storage(url)
         with only_driver(results):
-            searches = [Search(file, each, storage, place, results / "trials") for each in file.entries()]
-            launcher = InstantTrials(results / "trials", {}, ends)
+            searches = [Search(file, each, storage, url, results / "trials") for each in file.entries()]
+            launcher = InstantTrials(results / "trials", RunSettings(), ends)
             assert Driver(searches, launcher, workers).run()
         return SimpleNamespace(searches=searches, search=searches[0], launcher=launcher)
 

@@ -3,7 +3,6 @@
 import os
 import signal
 import time
-from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
@@ -11,21 +10,26 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from subnetbench.harness.config import Choice, LogUniform, MethodConfig, Uniform, operating_point
-from subnetbench.harness.data import Dataset, Split, TaskData, TensorImages
-from subnetbench.harness.errors import RunFailure
-from subnetbench.harness.method import Method
+from subnetbench.harness.core.config import Choice, LogUniform, MethodConfig, Uniform, operating_point
+from subnetbench.harness.core.errors import RunFailure
+from subnetbench.harness.data.dataset import Dataset
+from subnetbench.harness.data.images import TensorImages
+from subnetbench.harness.data.registry import register_dataset
+from subnetbench.harness.data.splits import Split, TaskData
+from subnetbench.harness.method.base import TrainableMethod
+from subnetbench.harness.method.registry import register_method
 from subnetbench.harness.records import Score
-from subnetbench.harness.registry import register_dataset, register_method
-from subnetbench.harness.training.monitor import Interrupted, Pruned
+
+NAP_SECONDS = 0.05
 
 
 def quality(x: float, y: float, seed: int = 0) -> float:
-    return 1 - (x - 0.3) ** 2 - abs(y - 0.01) + 0.001 * (seed % 7)
+    """Between 0.2 and 1, as the score of a real method."""
+    return 0.99 - ((x - 0.3) ** 2 + abs(y - 0.01)) / 2 + 0.001 * (seed % 7)
 
 
 @register_method("sleeping")
-class Sleeping(Method["Sleeping.Config"]):
+class Sleeping(TrainableMethod["Sleeping.Config"]):
     """Sleeps for `seconds`, then scores a function of x and y; above a threshold of x it breaks in a chosen way."""
 
     tasks = ("classification",)
@@ -40,22 +44,28 @@ class Sleeping(Method["Sleeping.Config"]):
         breaks: Annotated[str, Field(description="no, error, nan, oom or kill")] = "no"
         above: Annotated[float, Field(description="value of x above which it breaks")] = 0.0
 
-    def train(self, context):
-        config, monitor = self.config, context.monitor
+    def build(self, context):
+        config = self.config
         if config.breaks != "no" and config.x > config.above:
             self._break(context)
-        duration = config.seconds * (1 + config.spread * (2 * config.x - 1))
-        for epoch in range(1, config.epochs + 1):
-            ends = time.monotonic() + duration / config.epochs
-            while (left := ends - time.monotonic()) > 0:
-                if monitor.stop_requested():
-                    raise Interrupted
-                time.sleep(min(left, 0.05))
-            value = quality(config.x, config.y) * epoch / config.epochs
-            if context.world.broadcast_object(monitor.should_prune(epoch, value)):
-                raise Pruned
-        context.train_seconds = duration
         return nn.ModuleDict({"network": nn.Linear(1, 1)})
+
+    def optimizers(self, modules, stage, context):
+        return {}
+
+    def plan_epoch(self, modules, stage, epoch, context):
+        """As many steps as there are short naps in an epoch, so that a stop request is heard soon."""
+        self._nap = self.config.seconds * (1 + self.config.spread * (2 * self.config.x - 1)) / self.config.epochs
+        steps = max(int(self._nap / NAP_SECONDS), 1)
+        self._nap /= steps
+        return [np.zeros(1, dtype=np.int64)] * steps
+
+    def training_step(self, modules, step):
+        time.sleep(self._nap)
+
+    def validate(self, modules, stage, context):
+        self.state["epochs_done"] = self.state.get("epochs_done", 0) + 1
+        return {"top1": quality(self.config.x, self.config.y) * self.state["epochs_done"] / self.config.epochs}
 
     def _break(self, context):
         kind = self.config.breaks
@@ -64,20 +74,17 @@ class Sleeping(Method["Sleeping.Config"]):
         if kind == "oom":
             raise MemoryError("no memory left")
         if kind == "kill":
-            died = context.folder.path / "died"
+            died = context.scratch / "died"
             died.write_text(died.read_text() + "x" if died.exists() else "x")
             os.kill(os.getpid(), signal.SIGKILL)
         raise ValueError("this configuration never works")
-
-    def rebuild(self, context):
-        return nn.ModuleDict({"network": nn.Linear(1, 1)})
 
     def variants(self, modules, context):
         return []
 
     def evaluate(self, modules, context, split="test"):
         if split == "test":
-            Path(context.folder.path / "test-was-touched").write_text("once\n")
+            (context.scratch / "test-was-touched").write_text("once\n")
         config = self.config
         value = quality(config.x, config.y, context.seed)
         return [

@@ -4,16 +4,18 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from subnetbench.harness.errors import UserError
-from subnetbench.harness.registry import get_method, listing
-from subnetbench.harness.tuning.space import Dimension, build_space
+from subnetbench.harness.core.errors import UserError
+from subnetbench.harness.method.registry import METHODS, get_method
+from subnetbench.harness.tuning.build_space import build_space, space_entries
+from subnetbench.harness.tuning.space import Dimension
 
 
 @pytest.fixture
 def space(plugin):
     def make(entries=None, fixed=None, operating_points=False):
         config = get_method("sleeping").Config
-        return build_space("sleeping", config, fixed or {}, entries or {}, operating_points=operating_points)
+        entries = space_entries(entries or {})
+        return build_space("sleeping", config, fixed or {}, entries, operating_points=operating_points)
 
     return make
 
@@ -30,7 +32,7 @@ def test_the_default_space_is_that_of_the_config(space):
     }
 
 
-@pytest.mark.parametrize("name", sorted({entry.name for entry in listing("method")} - {"cascade"}))
+@pytest.mark.parametrize("name", sorted({entry.name for entry in METHODS.listing()} - {"cascade"}))
 def test_every_method_but_the_cascade_brings_a_space_of_valid_configs_with_its_default_among_them(name):
     config = get_method(name).Config
     space = build_space(name, config, {}, {}, operating_points=False)
@@ -48,7 +50,8 @@ def test_a_cascade_has_only_operating_points():
 
 
 def names_and_conditions(method, fixed=None, entries=None):
-    space = build_space(method, get_method(method).Config, fixed or {}, entries or {}, operating_points=False)
+    entries = space_entries(entries or {})
+    space = build_space(method, get_method(method).Config, fixed or {}, entries, operating_points=False)
     return {dimension.name: dict(dimension.when) for dimension in space.dimensions}
 
 
@@ -115,6 +118,7 @@ def test_choices_may_be_lists():
         ({"batch_size": "default"}, "brings no space"),
         ({"y": {"when": {"nothing": 1}}}, "no field that is known"),
         ({"x": {"uniform": [0, 1], "choice": [1]}}, "one of log, uniform, choice"),
+        ({"x": 3}, "must be a mapping, default or fixed"),
     ],
 )
 def test_what_cannot_be_searched_is_refused_with_its_name(space, entries, fault):

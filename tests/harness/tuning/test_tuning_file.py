@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from subnetbench.harness.errors import UserError
-from subnetbench.harness.registry import get_method
-from subnetbench.harness.specs import resolve
-from subnetbench.harness.tuning.space import build_space
-from subnetbench.harness.tuning.tune import quick_file
+from subnetbench.harness.core.errors import UserError
+from subnetbench.harness.method.registry import get_method
+from subnetbench.harness.method.resolve import resolve
+from subnetbench.harness.tuning.build_space import build_space
+from subnetbench.harness.tuning.describe import describe_tuning
 from subnetbench.harness.tuning.tuning_file import TuningFile, read_tuning_file
 
 SHIPPED = sorted((Path(__file__).parents[3] / "sweeps" / "tuning").glob("*.yaml"))
@@ -22,7 +22,8 @@ def parse(**fields):
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_files_that_ship_can_be_carried_out(path):
     file = read_tuning_file(path)
-    assert len(file.entries()) >= 6
+    # Files that choose a single thing for a documented experiment have one entry; the others compare methods.
+    assert len(file.entries()) >= (1 if path.stem.startswith("selection_") else 6)
     for entry in file.entries():
         config = get_method(entry.method).Config
         space = build_space(entry.method, config, entry.config, entry.space, operating_points=file.operating_points)
@@ -67,9 +68,29 @@ def test_two_studies_need_two_labels():
     assert [entry.label for entry in parse(methods=labelled).entries()] == ["dense", "other"]
 
 
-def test_the_command_line_describes_a_file_too():
-    file = quick_file("dense", "emoji", budget={"trials": 2}, config={"epochs": 1}, sampler=None, space={})
+def test_a_method_with_options_describes_a_file_too():
+    file = describe_tuning(
+        "dense", "emoji", options={"trials": 2, "config": {"epochs": 1}, "sampler": None, "space": {}}
+    )
     assert file.name == "tune-dense-emoji"
     assert file.entries()[0].config == {"epochs": 1}
     with pytest.raises(UserError, match="--trials or --device-hours"):
-        quick_file("dense", "emoji")
+        describe_tuning("dense", "emoji", options={})
+    with pytest.raises(UserError, match="needs a data set"):
+        describe_tuning("dense", options={"trials": 2})
+    with pytest.raises(TypeError, match="unexpected keyword argument 'trails'"):
+        describe_tuning("dense", "emoji", options={"trails": 2})
+
+
+def test_options_win_over_a_file_where_they_do_not_change_its_studies():
+    file = describe_tuning(parse(sampler="random"), options={"trials": 9, "pruner": "median", "seed": 0})
+    assert (file.budget.trials, file.sampler.name, file.pruner.name, file.seed) == (9, "random", "median", 0)
+    with pytest.raises(UserError, match="belongs into the tuning file"):
+        describe_tuning(parse(), options={"config": {"epochs": 1}})
+
+
+def test_bounds_may_be_written_as_text():
+    (bound,) = parse(constraints=["parameters <= 1e5"]).constraints
+    assert (bound.metric, bound.at_most, bound.at_least) == ("parameters", 1e5, None)
+    with pytest.raises(UserError, match="must look like"):
+        parse(constraints=["parameters < 3"])

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.transforms.v2 import functional as tv
 
-from subnetbench.harness.errors import UserError
-from subnetbench.methods.parts.augmentation import crop_flip, crop_flip_parameters
+from subnetbench.harness.core.errors import UserError
+from subnetbench.methods.parts.views.augmentation import crop_flip, crop_flip_parameters
 
 
 @given(st.integers(1, 4), st.integers(1, 9), st.integers(1, 9), st.integers(0, 5), st.integers(0, 999))

@@ -4,21 +4,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from subnetbench.harness.errors import UserError
-from subnetbench.methods.parts import capacities
-from subnetbench.methods.parts.capacities import (
+from subnetbench.harness.core.errors import UserError
+from subnetbench.methods.parts.capacity.capacity import Capacity
+from subnetbench.methods.parts.capacity.scores import (
     ScoreMaps,
-    all_score_thresholds,
-    capacity_masks,
-    capacity_to_sparsity,
     keep_mask,
     keep_values,
     masked_weights,
     prunable_parameters,
     score_thresholds,
 )
-from subnetbench.methods.parts.order_statistics import removal_rank
-from subnetbench.methods.parts.retrieval_networks import prunnet_resnet
+from subnetbench.methods.parts.masks import order_statistics
+from subnetbench.methods.parts.masks.order_statistics import magnitude_thresholds, nested_masks, removal_rank
+from subnetbench.methods.parts.networks.retrieval import prunnet_resnet
 
 SPARSITIES = (0.0, 0.01, 0.2, 0.5, 0.8, 0.99, 1.0)
 
@@ -43,7 +41,7 @@ def test_thresholds_are_the_order_statistics(distribution, count, dtype):
     scores = torch.from_numpy(np.asarray(values)).to(dtype)
     ordered = scores.abs().sort().values
     expected = ordered[[removal_rank(s, count) - 1 for s in SPARSITIES]]
-    assert torch.equal(score_thresholds(scores, SPARSITIES), expected)
+    assert torch.equal(magnitude_thresholds(scores, SPARSITIES), expected)
 
 
 def test_a_sample_that_misleads_is_made_good(monkeypatch):
@@ -56,9 +54,9 @@ def test_a_sample_that_misleads_is_made_good(monkeypatch):
     scores = torch.from_numpy(values)
     expected = scores.sort().values[[removal_rank(s, count) - 1 for s in SPARSITIES]]
     partitions = []
-    partition = capacities._partition
-    monkeypatch.setattr(capacities, "_partition", lambda *a: partitions.append(a) or partition(*a))
-    assert torch.equal(score_thresholds(scores, SPARSITIES), expected)
+    partition = order_statistics._partition
+    monkeypatch.setattr(order_statistics, "_partition", lambda *a: partitions.append(a) or partition(*a))
+    assert torch.equal(magnitude_thresholds(scores, SPARSITIES), expected)
     assert partitions
 
 
@@ -66,7 +64,7 @@ def test_a_sample_that_misleads_is_made_good(monkeypatch):
 @settings(max_examples=60, deadline=None)
 def test_masks_are_nested_and_keep_what_the_rank_says(values):
     scores = torch.tensor(values)
-    masks = capacity_masks(scores, SPARSITIES)
+    masks = nested_masks(scores, SPARSITIES)
     assert masks[0].all()
     for larger, smaller, sparsity in zip(masks, masks[1:], SPARSITIES[1:], strict=False):
         assert not (smaller & ~larger).any()
@@ -89,10 +87,10 @@ def test_keeping_values_is_masking_them(dtype):
 
 def test_many_tensors_at_once_are_each_as_alone():
     scores = {name: torch.randn(count) for name, count in (("a", 50_000), ("b", 3), ("c", 33_000))}
-    found = all_score_thresholds(scores, [0.3, 0.9])
+    found = score_thresholds(scores, [Capacity(0.7), Capacity(0.1)])
     assert list(found) == list(scores)
     for name, score in scores.items():
-        assert torch.equal(found[name], score_thresholds(score, [0.3, 0.9]))
+        assert torch.equal(found[name], magnitude_thresholds(score, [0.3, 0.9]))
 
 
 def test_masked_weights_are_those_above_the_threshold():
@@ -100,22 +98,32 @@ def test_masked_weights_are_those_above_the_threshold():
     weights = prunable_parameters(linear)
     scores = ScoreMaps(weights)
     scores.initialise_uniform()
-    found = masked_weights(weights, scores.as_dict(), 0.7)
+    found = masked_weights(weights, scores.as_dict(), Capacity(0.3))
     for name, weight in weights.items():
-        (mask,) = capacity_masks(scores.as_dict()[name], [0.7])
+        (mask,) = nested_masks(scores.as_dict()[name], [0.7])
         assert torch.equal(found[name], weight * mask)
         assert not found[name].requires_grad
 
 
 @pytest.mark.parametrize(("capacity", "sparsity"), [(0.8, 0.2), (0.2, 0.8), (1.0, 0.0), (0.05, 0.95)])
 def test_capacities_give_clean_sparsities(capacity, sparsity):
-    assert capacity_to_sparsity(capacity) == sparsity
+    assert Capacity(capacity).sparsity == sparsity
 
 
 @pytest.mark.parametrize("capacity", [0.0, -0.1, 1.5])
 def test_impossible_capacities_are_refused(capacity):
     with pytest.raises(UserError, match="capacity"):
-        capacity_to_sparsity(capacity)
+        Capacity(capacity)
+    with pytest.raises(UserError, match="capacity"):
+        Capacity.from_name(f"capacity_{abs(capacity) if capacity > 0 else 0}")
+
+
+def test_names_and_capacities_belong_to_each_other():
+    assert (Capacity(1.0).name, Capacity(0.2).name, Capacity(0.05).name) == ("dense", "capacity_0.2", "capacity_0.05")
+    for name in ("capacity_0.2", "capacity_.5", "capacity_1"):
+        assert Capacity.from_name(name) == Capacity(float(name.removeprefix("capacity_")))
+    for name in ("dense", "capacity_", "capacity_0.2x", "width_0.5"):
+        assert Capacity.from_name(name) is None
 
 
 @pytest.mark.parametrize(("depth", "tensors", "weights"), [(18, 20, 11_166_912), (50, 53, 23_454_912)])

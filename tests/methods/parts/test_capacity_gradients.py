@@ -6,11 +6,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from subnetbench.harness.errors import UserError
-from subnetbench.methods.parts.capacities import ScoreMaps, capacity_masks, prunable_parameters
-from subnetbench.methods.parts.capacity_gradients import Subnetworks
+from subnetbench.harness.core.errors import UserError
+from subnetbench.methods.parts.capacity.capacity import Capacity
+from subnetbench.methods.parts.capacity.gradients import Subnetworks
+from subnetbench.methods.parts.capacity.scores import ScoreMaps, prunable_parameters
+from subnetbench.methods.parts.masks.order_statistics import nested_masks
 
 SPARSITIES = (0.3, 0.7)
+CAPACITIES = (Capacity(0.7), Capacity(0.3))
 
 
 class KeepLargest(torch.autograd.Function):
@@ -18,7 +21,7 @@ class KeepLargest(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, weight: Tensor, score: Tensor, sparsity: float) -> Tensor:
-        mask = capacity_masks(score, [sparsity])[0]
+        mask = nested_masks(score, [sparsity])[0]
         ctx.save_for_backward(weight, score, mask)
         return weight * mask
 
@@ -68,7 +71,7 @@ def raw_gradients(network, weights, leaves, images, labels):
 @pytest.mark.parametrize("norm", [False, True])
 def test_a_subnetworks_gradients_are_those_of_a_masked_copy(norm, clip_norm):
     network, weights, scores, images, labels = make_problem(norm)
-    subnetworks = Subnetworks(weights, scores.as_dict(), SPARSITIES)
+    subnetworks = Subnetworks(weights, scores.as_dict(), CAPACITIES)
     for i, sparsity in enumerate(SPARSITIES):
         raw, rest = raw_gradients(network, weights, subnetworks.leaves(i), images, labels)
         found, size = subnetworks.finish(i, raw, rest, clip_norm=clip_norm)
@@ -88,7 +91,7 @@ def test_a_subnetworks_gradients_are_those_of_a_masked_copy(norm, clip_norm):
 
 def test_without_trained_scores_the_norm_is_that_of_the_weights():
     network, weights, scores, images, labels = make_problem()
-    subnetworks = Subnetworks(weights, scores.as_dict(), SPARSITIES)
+    subnetworks = Subnetworks(weights, scores.as_dict(), CAPACITIES)
     raw, rest = raw_gradients(network, weights, subnetworks.leaves(0), images, labels)
     found, size = subnetworks.finish(0, raw, rest, clip_norm=1e9, train_scores=False)
     assert size == pytest.approx(torch.cat([g.flatten() for g in found.values()]).norm().item(), rel=1e-5)
@@ -107,13 +110,13 @@ def all_gradients(problem, subnetworks: Subnetworks):
 def test_the_sum_is_the_gradient_of_the_sum_of_losses():
     problem = make_problem()
     network, weights, scores, images, labels = problem
-    subnetworks = Subnetworks(weights, scores.as_dict(), SPARSITIES)
+    subnetworks = Subnetworks(weights, scores.as_dict(), CAPACITIES)
     of_weights, (of_scores,) = subnetworks.combine(all_gradients(problem, subnetworks), rule="sum")
 
     own = scores.as_dict()
     total = torch.zeros(())
     for sparsity in (0.0, *SPARSITIES):
-        masks = {name: capacity_masks(score, [sparsity])[0] for name, score in own.items()}
+        masks = {name: nested_masks(score, [sparsity])[0] for name, score in own.items()}
         masked = {name: KeepLargest.apply(weight, own[name], sparsity) for name, weight in weights.items()}
         # A pruned connection's score moves through the dense network only.
         for name, value in masked.items():
@@ -129,7 +132,7 @@ def test_averaging_halves_before_combining_gives_the_whole_batch(rule):
     """As micro-batches and processes do: on a network without batch norm the two agree."""
     problem = make_problem()
     network, weights, scores, images, labels = problem
-    subnetworks = Subnetworks(weights, scores.as_dict(), SPARSITIES)
+    subnetworks = Subnetworks(weights, scores.as_dict(), CAPACITIES)
     orders = subnetworks.draw_orders(torch.Generator().manual_seed(5), rule=rule)
     whole = subnetworks.combine(all_gradients(problem, subnetworks), orders, rule=rule)
 
@@ -156,7 +159,7 @@ def test_score_maps_of_their_own_take_their_subnetworks_gradient():
     second = ScoreMaps(weights)
     second.initialise_uniform(torch.Generator().manual_seed(9))
     maps = [scores.as_dict(), second.as_dict()]
-    subnetworks = Subnetworks(weights, maps, SPARSITIES)
+    subnetworks = Subnetworks(weights, maps, CAPACITIES)
     gradients = all_gradients(problem, subnetworks)
     kept = [{name: g.clone() for name, g in part.items()} for part in gradients]
     orders = subnetworks.draw_orders(torch.Generator().manual_seed(5))
@@ -171,7 +174,7 @@ def test_score_maps_of_their_own_take_their_subnetworks_gradient():
 def test_frozen_scores_get_no_gradient():
     problem = make_problem()
     _, weights, scores, *_ = problem
-    subnetworks = Subnetworks(weights, scores.as_dict(), SPARSITIES)
+    subnetworks = Subnetworks(weights, scores.as_dict(), CAPACITIES)
     orders = subnetworks.draw_orders(torch.Generator(), train_scores=False)
     assert len(orders) == len(weights)
     _, of_scores = subnetworks.combine(all_gradients(problem, subnetworks), orders, train_scores=False)
@@ -180,7 +183,7 @@ def test_frozen_scores_get_no_gradient():
 
 def test_masks_follow_the_scores_only_when_selected_anew():
     _, weights, scores, *_ = make_problem()
-    subnetworks = Subnetworks(weights, scores.as_dict(), SPARSITIES)
+    subnetworks = Subnetworks(weights, scores.as_dict(), CAPACITIES)
     subnetworks.select()
     before = {name: int(mask.sum()) for name, mask in subnetworks.masks(0).items()}
     with torch.no_grad():
@@ -194,14 +197,14 @@ def test_masks_follow_the_scores_only_when_selected_anew():
 
 def test_unused_weights_count_as_zero():
     _, weights, scores, *_ = make_problem()
-    subnetworks = Subnetworks(weights, scores.as_dict(), SPARSITIES)
+    subnetworks = Subnetworks(weights, scores.as_dict(), CAPACITIES)
     subnetworks.leaves(0)
     finished, size = subnetworks.finish(0, dict.fromkeys(weights), [None])
     assert size == 0
     assert all(not gradient.any() for gradient in finished.values())
 
 
-def test_as_many_score_maps_as_sparsities():
+def test_as_many_score_maps_as_capacities():
     _, weights, scores, *_ = make_problem()
     with pytest.raises(UserError, match="scores"):
-        Subnetworks(weights, [scores.as_dict()], SPARSITIES)
+        Subnetworks(weights, [scores.as_dict()], CAPACITIES)

@@ -6,9 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from subnetbench.harness.errors import RunFailure, UserError
-from subnetbench.methods.parts import cascade as module
-from subnetbench.methods.parts.cascade import Cascade, Level
+from published.cascades import cached, cached_fractions
+from subnetbench.harness.core.errors import RunFailure, UserError
+from subnetbench.methods.parts.text_image import cascade as module
+from subnetbench.methods.parts.text_image.cascade import Cascade, Level
 
 
 def embeddings(rows: int, width: int, seed: int) -> torch.Tensor:
@@ -83,7 +84,7 @@ def test_every_image_is_encoded_once_a_level_and_only_when_it_is_a_candidate():
     encoded = [i for _, part in calls for i in part]
     assert len(encoded) == len(set(encoded)) == answers.image_encodes[:, 1].sum()
     assert set(encoded) == set(plain_search(levels[0], size, 20, 5).flatten().tolist())
-    assert cascade.cached_fractions() == (1.0, len(encoded) / size)
+    assert cached_fractions(cascade) == (1.0, len(encoded) / size)
 
 
 @settings(max_examples=40, deadline=None)
@@ -149,7 +150,7 @@ def test_equal_embeddings_hand_on_the_lowest_indices():
     sharp = Level("sharp", "sharp", sharp.embed_images, sharp.embed_texts)
     cascade = built([blind, sharp])
     cascade.search(range(20), k=1, m=[50])
-    assert cascade.cached(1).nonzero()[0].tolist() == list(range(50))
+    assert cached(cascade, 1).nonzero()[0].tolist() == list(range(50))
 
 
 def test_memory_is_bounded_by_the_blocks(monkeypatch):
@@ -203,4 +204,4 @@ def test_building_again_forgets_the_caches():
     cascade = built(random_levels(2))
     cascade.search(range(20), k=1, m=[5])
     assert cascade.build().tolist() == [60, 0]
-    assert cascade.cached_fractions() == (1.0, 0.0)
+    assert cached_fractions(cascade) == (1.0, 0.0)

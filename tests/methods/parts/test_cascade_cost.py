@@ -5,13 +5,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subnetbench.harness.errors import UserError
-from subnetbench.methods.parts import cascade_cost as cost
+from published.cascade_timing import cold_query_speedup, middle_width, timing_report
+from published.macs import encoder_macs, vit_macs
+from subnetbench.harness.core.errors import UserError
+from subnetbench.methods.parts.text_image import cost
+from subnetbench.methods.parts.vit.macs import macs_per_head
 
 VIT_B16 = {"width": 768, "head_width": 64, "heads": [12] * 12, "neurons": [3072] * 12}
 GMACS = {
-    "B/16": cost.vit_macs(patches=196, patch_values=768, embedding=512, **VIT_B16) / 1e9,
-    "B/32": cost.vit_macs(patches=49, patch_values=3072, embedding=512, **VIT_B16) / 1e9,
+    "B/16": vit_macs(patches=196, patch_values=768, embedding=512, **VIT_B16) / 1e9,
+    "B/32": vit_macs(patches=49, patch_values=3072, embedding=512, **VIT_B16) / 1e9,
     "MobileNetV3-S": 0.055,
     "ResNet34": 3.66,
 }
@@ -22,7 +25,7 @@ fraction = st.floats(0, 1)
 def test_analytic_macs_of_clip_vits():
     assert GMACS["B/16"] == pytest.approx(17.56, abs=0.005)
     assert GMACS["B/32"] == pytest.approx(4.41, abs=0.005)
-    large = cost.vit_macs(
+    large = vit_macs(
         patches=256,
         patch_values=3 * 14 * 14,
         width=1024,
@@ -42,30 +45,30 @@ def test_expected_lifetime_speedups_over_b16(first, speedup):
 
 @pytest.mark.parametrize(("removed", "speedup"), [(132, 1.30), (77, 1.10), (22, 0.96)])
 def test_pruned_heads_as_a_first_level(removed, speedup):
-    dense = cost.encoder_macs(197, **VIT_B16)
-    pruned = dense - removed * cost.macs_per_head(197, 768, 64)
+    dense = encoder_macs(197, **VIT_B16)
+    pruned = dense - removed * macs_per_head(197, 768, 64)
     assert cost.lifetime_speedup([dense], [pruned, dense], 0.1) == pytest.approx(speedup, abs=0.005)
 
 
 @pytest.mark.parametrize(("kept", "ratio"), [(147, 0.744), (145, 0.733), (98, 0.492), (50, 0.251), (49, 0.246)])
 def test_masked_encoders_compute_less_than_in_proportion(kept, ratio):
-    assert cost.encoder_macs(kept + 1, **VIT_B16) / cost.encoder_macs(197, **VIT_B16) == pytest.approx(ratio, abs=5e-4)
+    assert encoder_macs(kept + 1, **VIT_B16) / encoder_macs(197, **VIT_B16) == pytest.approx(ratio, abs=5e-4)
 
 
 @pytest.mark.parametrize(("kept", "complement", "published", "honest"), [(98, 98, 1.85, 1.69), (50, 145, 3.08, 2.85)])
 def test_masking_is_worth_less_when_the_second_level_is_counted_in_full(kept, complement, published, honest):
-    dense, first, second = (cost.encoder_macs(n + 1, **VIT_B16) for n in (196, kept, complement))
+    dense, first, second = (encoder_macs(n + 1, **VIT_B16) for n in (196, kept, complement))
     assert cost.lifetime_speedup([dense], [first, second], 0.1) == pytest.approx(published, abs=0.005)
     assert cost.lifetime_speedup([dense], [first, dense], 0.1) == pytest.approx(honest, abs=0.005)
 
 
 @given(positive, positive, st.floats(0.01, 1))
-def test_two_levels_pay_exactly_below_the_break_even(cheap, dear, f):
-    speedup = cost.lifetime_speedup([dear], [cheap, dear], f)
-    assert speedup == pytest.approx(dear / (cheap + f * dear), rel=1e-12)
+def test_two_levels_pay_exactly_below_the_break_even(cheap, expensive, f):
+    speedup = cost.lifetime_speedup([expensive], [cheap, expensive], f)
+    assert speedup == pytest.approx(expensive / (cheap + f * expensive), rel=1e-12)
     assert speedup < 1 / f
-    if abs(cheap / dear - (1 - f)) > 1e-9:
-        assert (speedup > 1) == (cheap / dear < 1 - f)
+    if abs(cheap / expensive - (1 - f)) > 1e-9:
+        assert (speedup > 1) == (cheap / expensive < 1 - f)
 
 
 @given(st.lists(positive, min_size=1, max_size=4), fraction, st.integers(1, 10**6))
@@ -77,32 +80,32 @@ def test_one_f_is_an_upper_bound_of_measured_fractions(costs, f, images):
 
 
 def test_a_third_level_halves_a_cold_query():
-    width = cost.middle_width(50, 1, 3.3)
+    width = middle_width(50, 1, 3.3)
     assert round(width) == 10
     assert cost.depth_speedup([0.1, 1, 3.3], [50, 10]) == pytest.approx(1.99, abs=0.005)
     assert cost.depth_speedup([0.1, 1, 3.3], [50, width]) == pytest.approx(2)
 
 
 def test_a_single_level_has_no_cold_query_to_compare():
-    assert cost.cold_query_speedup([3.0], [], [1.0, 3.0], [50]) is None
-    assert cost.cold_query_speedup([1.0], [], [1.0], []) is None
-    assert cost.cold_query_speedup([1.0, 4.0], [50], [1.0, 2.0, 4.0], [50, 10]) == pytest.approx(200 / 140)
+    assert cold_query_speedup([3.0], [], [1.0, 3.0], [50]) is None
+    assert cold_query_speedup([1.0], [], [1.0], []) is None
+    assert cold_query_speedup([1.0, 4.0], [50], [1.0, 2.0, 4.0], [50, 10]) == pytest.approx(200 / 140)
 
 
 def test_report_says_where_there_is_nothing_to_compare():
-    report = cost.timing_report([[2.0, 2.0]], [[1.0, 1.0]], 10, 0.1)
+    report = timing_report([[2.0, 2.0]], [[1.0, 1.0]], 10, 0.1)
     assert report.lifetime == (2.0, 2.0)
     assert report.query is None
     assert report.lines[-1] == "Per-query speedup:n/a"
     with pytest.raises(ZeroDivisionError):
-        cost.timing_report([[2.0, 2.0]], [[1.0, 1.0]], 10, 0.1, published=True)
+        timing_report([[2.0, 2.0]], [[1.0, 1.0]], 10, 0.1, published=True)
 
 
 @given(st.lists(st.tuples(positive, positive, positive), min_size=1, max_size=5), st.floats(0.01, 1))
 def test_speedups_from_times_equal_the_formula(seconds, f):
-    dear, first, second = np.array(seconds).T
-    report = cost.timing_report([dear], [first, second], 7, f, m=[50])
-    np.testing.assert_allclose(report.lifetime, dear / (first + f * second), rtol=1e-12)
+    expensive, first, second = np.array(seconds).T
+    report = timing_report([expensive], [first, second], 7, f, m=[50])
+    np.testing.assert_allclose(report.lifetime, expensive / (first + f * second), rtol=1e-12)
 
 
 def test_bad_input_is_named():

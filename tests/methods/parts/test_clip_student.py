@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from subnetbench.harness.errors import UserError
-from subnetbench.methods.parts.clip_student import (
+from published.clip_student import distil_head
+from subnetbench.harness.core.errors import UserError
+from subnetbench.methods.parts.text_image.clip_student import (
     ClipStudent,
     clip_student,
     cosine_distillation_loss,
-    distil_head,
     projection_head,
 )
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
-from subnetbench.harness.data import TensorImages
-from subnetbench.harness.errors import DataError, UserError
-from subnetbench.methods.parts.clip_towers import load_open_clip, load_transformers_clip
-from subnetbench.methods.parts.encoders import CLIP_MEAN, CLIP_STD, PROMPT, PUBLISHED_PROMPT
-from subnetbench.methods.parts.vit import PlainViT
+from subnetbench.harness.core.errors import DataError, UserError
+from subnetbench.harness.data.images import TensorImages
+from subnetbench.methods.parts.text_image.clip_towers import load_open_clip, load_transformers_clip
+from subnetbench.methods.parts.text_image.encoders import CLIP_MEAN, CLIP_STD, PROMPT, PUBLISHED_PROMPT
+from subnetbench.methods.parts.vit.model import PlainViT
 
 TEXTS = ["a black cat", "An elderly woman, wearing a hat, sits on a bench", "word " * 200, ""]
 IMAGES = TensorImages(torch.randint(0, 256, (3, 3, 40, 50), dtype=torch.uint8))

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.func import functional_call
 
-from subnetbench.methods.parts import depthwise_gradients
-from subnetbench.methods.parts.depthwise_gradients import use_fast_depthwise_gradients
+from subnetbench.methods.parts.networks import depthwise as depthwise_gradients
+from subnetbench.methods.parts.networks.depthwise import use_fast_depthwise_gradients
 
 
 def results(layer, maps):
@@ -111,6 +111,7 @@ def test_everything_else_goes_the_usual_way(reason, monkeypatch):
     assert len(counted) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # of torch.jit.trace
 def test_exported_layers_know_nothing_of_it():
     layer, maps = nn.Conv2d(4, 4, 5, padding=2, groups=4), torch.randn(2, 4, 6, 6)

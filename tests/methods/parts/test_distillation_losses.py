@@ -4,9 +4,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from subnetbench.harness.errors import UserError
-from subnetbench.methods.parts.distillation_losses import LOSSES, distillation_loss, raml
-from subnetbench.methods.parts.neighbour_losses import asymmetric_contrastive, dark_rank
+from published.losses import asymmetric_contrastive
+from subnetbench.harness.core.errors import UserError
+from subnetbench.methods.parts.losses.distillation import LOSSES, distillation_loss, raml
+from subnetbench.methods.parts.losses.neighbours import dark_rank
 
 LABELS = torch.tensor([0, 0, 1, 1, 1, 2, 2, 2])
 OF_IMAGES = sorted(name for name, loss in LOSSES.items() if loss.inputs != "logits")

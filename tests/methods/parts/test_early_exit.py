@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from subnetbench.harness.data import TensorImages
-from subnetbench.harness.errors import UserError
-from subnetbench.methods.parts.cascade import Cascade
-from subnetbench.methods.parts.clip_student import distil_head
-from subnetbench.methods.parts.early_exit import EarlyExit, early_exit_levels
-from subnetbench.methods.parts.encoders import ClipPreprocessing, TextEncoder
-from subnetbench.methods.parts.vit import PlainViT, ViTShape
+from published.clip_student import distil_head
+from subnetbench.harness.core.errors import UserError
+from subnetbench.harness.data.images import TensorImages
+from subnetbench.methods.parts.text_image.cascade import Cascade
+from subnetbench.methods.parts.text_image.early_exit import EarlyExit, early_exit_levels
+from subnetbench.methods.parts.text_image.encoders import ClipPreprocessing, TextEncoder
+from subnetbench.methods.parts.vit.model import PlainViT, ViTShape
 
 IMAGES = TensorImages(torch.randint(0, 256, (30, 3, 32, 32), dtype=torch.uint8))
 

@@ -2,10 +2,10 @@ import pytest
 import torch
 from torch import nn
 
-from subnetbench.harness.errors import DataError, UserError
-from subnetbench.methods.parts.embedding_network import ROLES, EmbeddingNetwork, embedding_network
-from subnetbench.methods.parts.feature_maps import feature_map_backbone
-from subnetbench.methods.parts.whitening import pca_whitening
+from subnetbench.harness.core.errors import DataError, UserError
+from subnetbench.methods.parts.networks.embedding import ROLES, EmbeddingNetwork, embedding_network
+from subnetbench.methods.parts.networks.feature_maps import feature_map_backbone
+from subnetbench.methods.parts.networks.whitening import pca_whitening
 
 
 @pytest.fixture(autouse=True)

@@ -5,17 +5,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from subnetbench.harness.data import TensorImages
-from subnetbench.harness.errors import UserError
-from subnetbench.methods.parts.cascade import Cascade
-from subnetbench.methods.parts.clip_student import clip_student
-from subnetbench.methods.parts.encoders import (
+from published.cascades import bi_encoder_level
+from subnetbench.harness.core.errors import UserError
+from subnetbench.harness.data.images import TensorImages
+from subnetbench.methods.parts.text_image.cascade import Cascade
+from subnetbench.methods.parts.text_image.clip_student import clip_student
+from subnetbench.methods.parts.text_image.encoders import (
     PROMPT,
     PUBLISHED_PROMPT,
     ClipPreprocessing,
     ImageEncoder,
     TextEncoder,
-    bi_encoder_level,
     cut_to_context,
     fill_prompt,
     pad,
@@ -55,7 +55,7 @@ def test_prompts():
     assert fill_prompt(PROMPT, "A man") == "a photo of A man"
     assert fill_prompt(PUBLISHED_PROMPT, "A man") == "a photo ofA man"
     assert fill_prompt("{}", "{} {0.x}") == "{} {0.x}"
-    for template in ("no place", "{} and {}"):
+    for template in ("no gap", "{} and {}"):
         with pytest.raises(UserError, match="template"):
             fill_prompt(template, "x")
         with pytest.raises(UserError, match="template"):
@@ -156,12 +156,12 @@ def test_grey_images_are_seen_as_colour():
 
 def test_a_bi_encoder_is_a_level_of_a_cascade():
     images = TensorImages(torch.randint(0, 256, (12, 3, 16, 16), dtype=torch.uint8))
-    cheap, dear, texts = image_encoder(0), image_encoder(1), text_encoder()
-    cascade = Cascade([bi_encoder_level(encoder, texts, images) for encoder in (cheap, dear)], 12)
+    cheap, expensive, texts = image_encoder(0), image_encoder(1), text_encoder()
+    cascade = Cascade([bi_encoder_level(encoder, texts, images) for encoder in (cheap, expensive)], 12)
     cascade.build()
     answers = cascade.search(["a cat", "a dog"], k=3, m=[12])
     scores = nn.functional.cosine_similarity(
-        texts.embed(["a cat", "a dog"])[:, None], dear.embed_images(images, np.arange(12))[None], dim=2
+        texts.embed(["a cat", "a dog"])[:, None], expensive.embed_images(images, np.arange(12))[None], dim=2
     )
     assert (answers.ranking == scores.argsort(dim=1, descending=True)[:, :3].numpy()).all()
     assert answers.text_encodes.tolist() == [[1, 0], [1, 0]]

@@ -1,6 +1,6 @@
 import pytest
 
-from subnetbench.methods.parts.feature_maps import pretrained_pixel_statistics
+from subnetbench.methods.parts.networks.feature_maps import pretrained_pixel_statistics
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

@@ -6,11 +6,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from subnetbench.harness.errors import UserError
-from subnetbench.methods.parts.fisher import UnitCosts, rearrange, rearrange_masks, search_masks
-from subnetbench.methods.parts.fisher_tuning import NormalEquations, solve_factors, tune_masks
-from subnetbench.methods.parts.vit import PlainViT, ViTShape
-from subnetbench.methods.parts.vit_pruning import (
+from subnetbench.harness.core.errors import UserError
+from subnetbench.methods.parts.vit.fisher import UnitCosts, rearrange, rearrange_masks, search_masks
+from subnetbench.methods.parts.vit.mask_tuning import NormalEquations, solve_factors, tune_masks
+from subnetbench.methods.parts.vit.model import PlainViT, ViTShape
+from subnetbench.methods.parts.vit.pruning import (
     MaskedViT,
     Masks,
     calibration_gradients,

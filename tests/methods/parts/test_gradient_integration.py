@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from subnetbench.harness.errors import UserError
-from subnetbench.methods.parts.gradient_integration import (
+from subnetbench.harness.core.errors import UserError
+from subnetbench.methods.parts.capacity.integration import (
     combine_in_place,
     conflict_aware,
     draw_orders,

@@ -3,13 +3,13 @@ import torch
 import torch.nn.functional as F
 from pytorch_metric_learning import distances, losses, miners, reducers
 
-from subnetbench.harness.errors import UserError
-from subnetbench.methods.parts.hgsl_loss import (
+from published.losses import unit_embedding
+from subnetbench.harness.core.errors import UserError
+from subnetbench.methods.parts.losses.hgsl import (
     DecorrelationRegularizer,
     HardGlobalSoftmin,
     decorrelation,
     hard_softmin,
-    unit_embedding,
 )
 
 

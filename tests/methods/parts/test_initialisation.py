@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from subnetbench.methods.parts.initialisation import fan_magnitude, kaiming_normal_, signed_constant_
-from subnetbench.methods.parts.small_networks import ConvNet
+from published.sparsity import fan_magnitude
+from subnetbench.methods.parts.networks.initialisation import kaiming_normal_, signed_constant_
+from subnetbench.methods.parts.networks.small import ConvNet
 
 
 def network() -> nn.Module:

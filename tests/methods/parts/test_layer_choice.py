@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from subnetbench.harness.errors import UserError
-from subnetbench.methods.parts.layer_choice import choose_parameters
+from subnetbench.harness.core.errors import UserError
+from subnetbench.methods.parts.networks.layer_choice import choose_parameters
 
 
 def network() -> nn.Sequential:

@@ -7,13 +7,14 @@ import torch
 from torch import Tensor, nn
 from torch.torch_version import TorchVersion
 
-from subnetbench.harness.errors import UserError
-from subnetbench.methods.parts.mask_sampling import sampled_networks
-from subnetbench.methods.parts.mask_statistics import mask_statistics, sparsity_of
-from subnetbench.methods.parts.masking import EffectiveWeights, MaskedModel, mask_network
-from subnetbench.methods.parts.masks import AslpMask, ContinuousMask, EdgePopupMask, FixedMask, Mask, Supermask
-from subnetbench.methods.parts.pruning import random_masks
-from subnetbench.methods.parts.small_networks import ConvNet
+from published.mask_sampling import sampled_networks
+from published.sparsity import sparsity_of
+from subnetbench.harness.core.errors import UserError
+from subnetbench.methods.parts.masks.magnitude import random_masks
+from subnetbench.methods.parts.masks.masked_model import EffectiveWeights, MaskedModel, mask_network
+from subnetbench.methods.parts.masks.masks import AslpMask, ContinuousMask, EdgePopupMask, FixedMask, Mask, Supermask
+from subnetbench.methods.parts.masks.statistics import mask_statistics
+from subnetbench.methods.parts.networks.small import ConvNet
 
 MASKS = {
     "aslp": AslpMask,
@@ -151,6 +152,7 @@ def test_a_copy_after_a_step_is_independent(mask):
     assert torch.equal(masked(x), before)
 
 
+@pytest.mark.slow
 @each_mask
 @pytest.mark.skipif(torch.__version__ < TorchVersion("2.13"), reason="compiled from torch 2.13 on, eager before")
 def test_compiled_as_one_graph_with_the_same_values_and_gradients(mask):
@@ -342,8 +344,8 @@ def test_masks_that_follow_from_scores_cannot_be_set():
 DATA_PARALLEL = """
 import sys, torch
 from torch import nn
-from subnetbench.methods.parts.masking import mask_network
-from subnetbench.methods.parts.masks import AslpMask
+from subnetbench.methods.parts.masks.masked_model import mask_network
+from subnetbench.methods.parts.masks.masks import AslpMask
 
 folder, rank = sys.argv[1], int(sys.argv[2])
 torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
@@ -363,6 +365,7 @@ for one, other in zip(together, alone, strict=True):
 """
 
 
+@pytest.mark.slow
 def test_data_parallel_gradients_are_those_of_the_whole_batch(tmp_path):
     command = [sys.executable, "-c", DATA_PARALLEL, str(tmp_path)]
     ranks = [subprocess.Popen([*command, str(rank)], stderr=subprocess.PIPE, text=True) for rank in range(2)]

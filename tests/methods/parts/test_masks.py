@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from subnetbench.harness.errors import UserError
-from subnetbench.methods.parts.mask_functions import BernoulliGate, FixedGate, GumbelGate, SoftGate, StraightThroughGate
-from subnetbench.methods.parts.masking import mask_network
-from subnetbench.methods.parts.masks import (
+from subnetbench.harness.core.errors import UserError
+from subnetbench.methods.parts.masks.gates import BernoulliGate, FixedGate, GumbelGate, SoftGate, StraightThroughGate
+from subnetbench.methods.parts.masks.masked_model import mask_network
+from subnetbench.methods.parts.masks.masks import (
     AslpMask,
     ContinuousMask,
     EdgePopupMask,
@@ -16,7 +16,7 @@ from subnetbench.methods.parts.masks import (
     between_rounds_,
     temperature_at,
 )
-from subnetbench.methods.parts.small_networks import CifarResNet
+from subnetbench.methods.parts.networks.small import CifarResNet
 
 
 def double(*shape: int) -> Tensor:

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from subnetbench.methods.parts.feature_maps import feature_map_backbone
-from subnetbench.methods.parts.memory_format import prefer_channels_last
+from subnetbench.methods.parts.networks.feature_maps import feature_map_backbone
+from subnetbench.methods.parts.networks.memory_format import prefer_channels_last
 
 
 def separable():

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from subnetbench.harness.errors import UserError
-from subnetbench.methods.parts.networks import classifier
+from subnetbench.harness.core.errors import UserError
+from subnetbench.methods.parts.networks.classifiers import classifier
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,9 @@ def test_networks_are_sized_to_the_data(name, channels, size):
 def test_networks_that_cannot_be_had_are_refused_with_a_reason(name, message):
     with pytest.raises(UserError, match=message):
         classifier(name, SimpleNamespace(channels=1, num_classes=7), size=30)
+
+
+@pytest.mark.parametrize(("name", "size"), [("torchvision/googlenet", 64), ("torchvision/inception_v3", 96)])
+def test_networks_with_auxiliary_heads_return_one_output_in_training(name, size):
+    network = classifier(name, SimpleNamespace(channels=3, num_classes=3), size=size).train()
+    assert network(torch.zeros(2, 3, size, size)).shape == (2, 3)

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from subnetbench.methods.parts.norm_clipping import clip_in_place, scale_to_norm, total_norm
+from subnetbench.methods.parts.optim.clipping import clip_in_place, scale_to_norm, total_norm
 
 
 def test_clipping_is_pytorchs():

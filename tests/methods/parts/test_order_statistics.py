@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subnetbench.methods.parts.order_statistics import (
+from subnetbench.methods.parts.masks.order_statistics import (
     keep_largest,
     magnitude_thresholds,
     nested_masks,

@@ -3,8 +3,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subnetbench.harness.errors import UserError
-from subnetbench.methods.parts.pooling import POOLINGS, GeneralisedMeanPool, l2_normalise, make_pool
+from subnetbench.harness.core.errors import UserError
+from subnetbench.methods.parts.networks.pooling import POOLINGS, GeneralisedMeanPool, l2_normalise, make_pool
 
 
 @pytest.mark.parametrize("name", POOLINGS)

@@ -3,8 +3,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subnetbench.harness.errors import UserError
-from subnetbench.methods.parts.pruning import lottery_sparsities, magnitude_masks, random_masks
+from subnetbench.harness.core.errors import UserError
+from subnetbench.methods.parts.masks.magnitude import lottery_sparsities, magnitude_masks, random_masks
 
 SHAPES = {"a": (7, 3), "b": (2, 3, 3, 3), "c": (1, 5)}
 COUNT = 21 + 54 + 5

@@ -2,10 +2,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from subnetbench.harness.errors import UserError
-from subnetbench.methods.parts.retrieval_losses import (
+from published.losses import compatible_contrast
+from subnetbench.harness.core.errors import UserError
+from subnetbench.methods.parts.losses.margin import (
     asymmetric_triplet_loss,
-    compatible_contrast,
     evidential_loss,
     margin_logits,
     sample_weights,

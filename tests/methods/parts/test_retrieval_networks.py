@@ -4,8 +4,8 @@ import torchvision
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from subnetbench.harness.errors import UserError
-from subnetbench.methods.parts.retrieval_networks import (
+from subnetbench.harness.core.errors import UserError
+from subnetbench.methods.parts.networks.retrieval import (
     PRIOR_BIAS,
     RETRIEVAL_RESNETS,
     ClassifiedEmbedding,

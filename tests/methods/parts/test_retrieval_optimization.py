@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from subnetbench.harness.method import Progress
-from subnetbench.methods.parts.retrieval_optimization import WarmUpFromZero, decay_groups
-from subnetbench.methods.parts.schedules import Constant, MultiStep
+from subnetbench.harness.method.stages import Progress
+from subnetbench.methods.parts.optim.groups import WarmUpFromZero, decay_groups
+from subnetbench.methods.parts.optim.schedules import Constant, MultiStep
 
 
 def test_groups_hold_each_parameter_once_and_are_never_empty():

@@ -3,9 +3,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subnetbench.harness.errors import UserError
-from subnetbench.harness.method import Progress
-from subnetbench.methods.parts.schedules import (
+from subnetbench.harness.core.errors import UserError
+from subnetbench.harness.method.stages import Progress
+from subnetbench.methods.parts.optim.schedules import (
     SCHEDULES,
     Cosine,
     Cyclic,

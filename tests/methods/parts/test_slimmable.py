@@ -5,16 +5,16 @@ import timm
 import torch
 from torch import nn
 
-from subnetbench.harness.errors import UserError
-from subnetbench.methods.parts.capacities import prunable_parameters
-from subnetbench.methods.parts.retrieval_networks import ClassifiedEmbedding, ResNet, switchnet_resnet
-from subnetbench.methods.parts.slimmable import (
+from subnetbench.harness.core.errors import UserError
+from subnetbench.methods.parts.capacity.scores import prunable_parameters
+from subnetbench.methods.parts.capacity.slimmable import (
     SlimmableNetwork,
     mobilenet_v2_channels,
     nearest_multiple,
     truncated,
 )
-from subnetbench.methods.parts.slimmable_layers import SlimmableLayer, WidthSwitch
+from subnetbench.methods.parts.capacity.slimmable_layers import SlimmableLayer, WidthSwitch
+from subnetbench.methods.parts.networks.retrieval import ClassifiedEmbedding, ResNet, switchnet_resnet
 
 WIDTHS = (0.3, 0.8944, 1.0)
 

@@ -2,8 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from subnetbench.harness.errors import UserError
-from subnetbench.methods.parts.small_networks import SMALL_NETWORKS, CifarResNet, parameter_count, small_network
+from published.sparsity import parameter_count
+from subnetbench.harness.core.errors import UserError
+from subnetbench.methods.parts.networks.small import SMALL_NETWORKS, CifarResNet, small_network
 
 
 @pytest.mark.parametrize("name", SMALL_NETWORKS)

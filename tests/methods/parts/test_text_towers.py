@@ -3,12 +3,23 @@
 import pytest
 import torch
 
-from subnetbench.harness.errors import DataError
-from subnetbench.methods.parts import text_towers
-from subnetbench.methods.parts.encoders import TextEncoder, pad
-from subnetbench.methods.parts.feature_maps import feature_map_backbone
-from subnetbench.methods.parts.packaged_weights import load_packaged_weights, package_folder, packaged_weights_file
-from subnetbench.methods.parts.text_towers import PAD, BagOfPieces, CosineScale, MiniLM, hashed_pieces, tokenise
+from subnetbench.harness.core.errors import DataError
+from subnetbench.methods.parts.networks import text_towers
+from subnetbench.methods.parts.networks.feature_maps import feature_map_backbone
+from subnetbench.methods.parts.networks.packaged_weights import (
+    load_packaged_weights,
+    package_folder,
+    packaged_weights_file,
+)
+from subnetbench.methods.parts.networks.text_towers import (
+    PAD,
+    BagOfPieces,
+    CosineScale,
+    MiniLM,
+    hashed_pieces,
+    tokenise,
+)
+from subnetbench.methods.parts.text_image.encoders import TextEncoder, pad
 
 
 def test_words_are_cut_into_themselves_and_their_triples():

@@ -6,9 +6,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subnetbench.harness.errors import UserError
-from subnetbench.methods.parts.token_masking import PATTERNS, TokenMaskedViT, kept_count, kept_patches
-from subnetbench.methods.parts.vit import PlainViT, ViTShape
+from subnetbench.harness.core.errors import UserError
+from subnetbench.methods.parts.vit.model import PlainViT, ViTShape
+from subnetbench.methods.parts.vit.token_masking import PATTERNS, TokenMaskedViT, kept_count, kept_patches
 
 
 def small_vit() -> PlainViT:

@@ -9,11 +9,11 @@ from pytorch_metric_learning.reducers import MeanReducer
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from subnetbench.harness.errors import DataError, UserError
-from subnetbench.methods.parts.triplet import (
+from published.triplet import in_batch_positives
+from subnetbench.harness.core.errors import DataError, UserError
+from subnetbench.methods.parts.losses.triplet import (
     class_balanced_queries,
     distance_weights,
-    in_batch_positives,
     mine_negatives,
     plan_triplet_epoch,
     triplet_loss,

@@ -7,9 +7,10 @@ from torch import Tensor
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.v2 import functional as F
 
-from subnetbench.harness.data import Images, Preprocessing, TensorImages
-from subnetbench.methods.parts.view_rendering import ViewParameters, crop_and_resize, jitter_colours, render_views
-from subnetbench.methods.parts.views import CROPS_AND_FLIPS, ViewDraws, ViewOptions, coupled_views, draw_views
+from subnetbench.harness.data.images import Images, TensorImages
+from subnetbench.harness.data.preprocessing import Preprocessing
+from subnetbench.methods.parts.views.drawing import CROPS_AND_FLIPS, ViewDraws, ViewOptions, coupled_views, draw_views
+from subnetbench.methods.parts.views.rendering import ViewParameters, crop_and_resize, jitter_colours, render_views
 
 OCCASION = {"seed": 3, "counters": ("distil", 7)}
 ROLES = {

@@ -8,10 +8,10 @@ from pydantic import ValidationError
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPConfig, CLIPModel, CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from subnetbench.harness.errors import UserError
-from subnetbench.methods.parts.cascade_cost import vit_macs
-from subnetbench.methods.parts.vit import PlainViT, ViTShape
-from subnetbench.methods.parts.vit_conversion import image_features, plain_vit
+from published.macs import vit_macs
+from subnetbench.harness.core.errors import UserError
+from subnetbench.methods.parts.vit.conversion import image_features, plain_vit
+from subnetbench.methods.parts.vit.model import PlainViT, ViTShape
 
 SHAPE = ViTShape(image_size=32, patch_size=8, width=24, head_width=6, heads=(4, 0, 2), neurons=(32, 5, 0), embedding=10)
 VISION = {

@@ -7,10 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from subnetbench.harness.errors import UserError
-from subnetbench.methods.parts.cascade_cost import encoder_macs
-from subnetbench.methods.parts.vit import PlainViT, ViTShape
-from subnetbench.methods.parts.vit_pruning import (
+from published.macs import encoder_macs
+from subnetbench.harness.core.errors import UserError
+from subnetbench.methods.parts.vit.model import PlainViT, ViTShape
+from subnetbench.methods.parts.vit.pruning import (
     MaskedViT,
     Masks,
     calibration_gradients,
@@ -81,15 +81,15 @@ def test_gradients_agree_with_differences():
     assert gradients.neurons.shape == (2, LAYERS, NEURONS)
     step = 1e-5
     for batch, (images, texts) in enumerate(given_batches):
-        for part, place in (("heads", (1, 2)), ("neurons", (2, 7)), ("neurons", (0, 0))):
+        for part, index in (("heads", (1, 2)), ("neurons", (2, 7)), ("neurons", (0, 0))):
             losses = []
             for sign in (1, -1):
                 moved = Masks(masks.heads.clone(), masks.neurons.clone())
-                getattr(moved, part)[place] += sign * step
+                getattr(moved, part)[index] += sign * step
                 with torch.no_grad(), masked(vit, moved):
                     losses.append(clip_loss(vit(images), texts))
             difference = (losses[0] - losses[1]) / (2 * step)
-            torch.testing.assert_close(getattr(gradients, part)[(batch, *place)], difference, atol=1e-7, rtol=1e-4)
+            torch.testing.assert_close(getattr(gradients, part)[(batch, *index)], difference, atol=1e-7, rtol=1e-4)
 
 
 def test_calibration_leaves_the_weights_alone():

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from subnetbench.harness.errors import DataError
-from subnetbench.methods.parts.whitening import matching_pairs, pca_whitening, supervised_whitening
+from subnetbench.harness.core.errors import DataError
+from subnetbench.methods.parts.networks.whitening import matching_pairs, pca_whitening, supervised_whitening
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_supervision_copes_with_pairs_that_never_differ_in_some_direction(rows):
 
 def test_matching_pairs_are_of_one_class_and_two_images():
     labels = np.array([0, 0, 0, 1, 2, 2, 2, 2, 2])
-    queries, positives = (places.numpy() for places in matching_pairs(labels, 3, seed=1))
+    queries, positives = (rows.numpy() for rows in matching_pairs(labels, 3, seed=1))
     assert (labels[queries] == labels[positives]).all()
     assert (queries != positives).all()
     assert np.bincount(queries, minlength=9).tolist() == [3, 3, 3, 0, 3, 3, 3, 3, 3]

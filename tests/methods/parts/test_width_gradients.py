@@ -5,16 +5,16 @@ import torch.nn.functional as F
 from torch import nn
 from torch.func import functional_call
 
-from subnetbench.methods.parts.gradient_integration import draw_orders, integrate_in_place
-from subnetbench.methods.parts.retrieval_networks import ClassifiedEmbedding, ResNet
-from subnetbench.methods.parts.slimmable import SlimmableNetwork
-from subnetbench.methods.parts.width_gradients import (
+from subnetbench.methods.parts.capacity.integration import draw_orders, integrate_in_place
+from subnetbench.methods.parts.capacity.slimmable import SlimmableNetwork
+from subnetbench.methods.parts.capacity.widths import (
     WidthSlices,
     filter_by_filter,
     integrate_widths,
     merge_sfsc,
     shared_weights,
 )
+from subnetbench.methods.parts.networks.retrieval import ClassifiedEmbedding, ResNet
 
 WIDTHS = (1.0, 0.5, 0.75)
 

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from subnetbench.harness.errors import UserError
-from subnetbench.methods.parts.workloads import every_image_once, published_order, small_world
+from published.workloads import published_order
+from subnetbench.harness.core.errors import UserError
+from subnetbench.methods.parts.text_image.workloads import every_image_once, small_world
 
 
 def test_every_image_is_asked_for_once_by_its_first_caption():

@@ -1,0 +1,1 @@
+"""Building the embedded emoji drawings from the packages of their vendors."""

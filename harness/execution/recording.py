@@ -1,0 +1,159 @@
+"""From a run to its record: adds what is known of the code, the machine and the spec."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from subnetbench.harness.core import environment
+from subnetbench.harness.core.tasks import PRIMARY_METRIC
+from subnetbench.harness.execution.settings import RunSettings
+from subnetbench.harness.method.resolve import network_of, searched_fields_of
+from subnetbench.harness.records import RunRecord, Score, Status, write_record
+from subnetbench.harness.records.items_file import items_of, write_items
+from subnetbench.harness.runs.folder import RunFolder
+from subnetbench.harness.runs.provenance import Provenance
+from subnetbench.harness.runs.spec import RunSpec
+from subnetbench.harness.runs.spent import Ledger
+from subnetbench.harness.runs.state import Failure
+
+if TYPE_CHECKING:
+    import torch
+
+    from subnetbench.harness.data.splits import TaskData
+
+
+def record_run(
+    spec: RunSpec,
+    folder: RunFolder,
+    *,
+    settings: RunSettings,
+    status: Status,
+    started: datetime,
+    scores: Sequence[Score] = (),
+    seconds: float | None = None,
+    train_seconds: float | None = None,
+    ledger: Ledger | None = None,
+    data: "TaskData | None" = None,
+    device: "torch.device | None" = None,
+    budget: str = "",
+    provenance: Provenance | None = None,
+    failure: Failure | None = None,
+) -> Path:
+    """Write the scores by item and the record of one attempt; return its path. `data`, `device`: None if not known.
+
+    Args:
+        seconds: wall time of all attempts together; without it, that since `started`.
+        train_seconds: the part of it that was training.
+        ledger: what the run and its inputs spent; None where its training failed.
+        budget: epochs and images, in words, as the method gives them.
+        provenance: what the run stands on; None: it got not so far.
+        failure: why the attempt failed or was pruned.
+
+    Raises:
+        SubnetbenchError: the record cannot be written.
+    """
+    ended = datetime.now(UTC)
+    wall = (ended - started).total_seconds() if seconds is None else seconds
+    gpus = spec.compute.processes if device is not None and device.type == "cuda" else 0
+    record = replace(
+        _described(spec, settings, status, started, ended),
+        protocol=data.protocol if data else "",
+        data_digest=data.digest if data else "",
+        budget=budget,
+        scores=scores,
+        error_kind=failure.reason if failure else "",
+        error=failure.message if failure else "",
+        wall_seconds=wall,
+        train_seconds=train_seconds,
+        **_spent(ledger),
+        gpu_hours=gpus * wall / 3600,
+        device=environment.device_name(device) if device is not None else "",
+    )
+    record = replace(record, items_digest=_write_items(folder.results, record, settings))
+    return write_record(folder.results, record if provenance is None else _standing_on(record, provenance))
+
+
+def _standing_on(record: RunRecord, provenance: Provenance) -> RunRecord:
+    """The record with what the run stands on; its precision is the one that was computed with."""
+    columns, numerics = provenance.columns, provenance.numerics
+    return replace(
+        record,
+        precision=numerics.precision if numerics else record.precision,
+        code_digest=columns.code_digest,
+        files_digest=columns.files_digest,
+        numerics=columns.numerics,
+        provenance_json=columns.provenance_json,
+    )
+
+
+def _write_items(results: Path, record: RunRecord, settings: RunSettings) -> str:
+    """Write the scores by item of a finished run and return the digest of their file; empty: there is none.
+
+    Trials of a search leave none: there are many of them, and only their means are compared.
+    """
+    if record.status != "finished" or not settings.items or settings.trial is not None:
+        return ""
+    items = items_of(record.scores)
+    return write_items(results, record.record_id, items).digest if len(items) else ""
+
+
+def _described(spec: RunSpec, settings: RunSettings, status: Status, started: datetime, ended: datetime) -> RunRecord:
+    """The record of an attempt with all that its spec, its settings, the code and the machine say."""
+    sha, dirty = environment.git_state()
+    job, requeues = environment.slurm_state()
+    return RunRecord(
+        run_id=spec.run_id,
+        status=status,
+        method=spec.method,
+        preset=spec.config.get("preset", "default"),
+        network=network_of(spec),
+        dataset=spec.dataset,
+        task=spec.task,
+        protocol="",
+        data_digest="",
+        seed=spec.seed,
+        tuned=settings.tuned,
+        primary_metric=PRIMARY_METRIC[spec.task],
+        config=spec.recipe(),
+        config_hash=spec.config_hash,
+        spec=spec.model_dump(mode="json"),
+        versions=environment.versions(),
+        sweep=settings.sweep,
+        study=settings.study,
+        searched_fields=",".join(sorted({*searched_fields_of(spec), *settings.searched})),
+        trial=settings.trial,
+        world_size=spec.compute.processes,
+        threads=spec.compute.threads,
+        precision=spec.compute.precision,
+        git_sha=sha,
+        git_dirty=dirty,
+        host=environment.host(),
+        slurm_job_id=job,
+        n_requeue=requeues,
+        started_at=started,
+        finished_at=ended,
+    )
+
+
+def _spent(ledger: Ledger | None) -> dict[str, Any]:  # open: columns of a record
+    if ledger is None:
+        return {}
+    names = ("training_macs", "images_seen", "steps", "energy_joules")
+    own = {name: None if (value := getattr(ledger.own, name)) is None else float(value) for name in names}
+    inputs = ledger.input_training_macs
+    return {**own, "input_training_macs": None if inputs is None else float(inputs), "spent_json": ledger.to_text()}
+
+
+def record_failure(
+    spec: RunSpec, folder: RunFolder, failure: Failure, *, settings: RunSettings, started: datetime
+) -> None:
+    """Write down for a run that cannot do it itself that it failed: its failure file, and a record.
+
+    Raises:
+        OSError: the failure file cannot be written.
+        SubnetbenchError: the record cannot be written.
+    """
+    folder.write_failure(failure)
+    record_run(spec, folder, settings=settings, status="failed", started=started, failure=failure)

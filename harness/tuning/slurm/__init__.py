@@ -1,0 +1,1 @@
+"""Studies on a cluster: trials and their driver as SLURM jobs."""

@@ -1,0 +1,1 @@
+"""Base classes of methods by task: classifiers, embedders, distillers."""

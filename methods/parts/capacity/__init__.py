@@ -1,0 +1,1 @@
+"""Subnetworks of several capacities in one set of weights: PrunNet, SwitchNet and what they share."""

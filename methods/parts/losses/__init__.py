@@ -1,0 +1,1 @@
+"""Losses on embeddings: triplet, margins, neighbours, distillation."""

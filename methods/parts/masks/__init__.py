@@ -1,0 +1,1 @@
+"""Masks on the weights of any network: functions, search, pruning, statistics."""

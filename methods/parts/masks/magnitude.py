@@ -1,0 +1,91 @@
+"""Masks that are not learned: by magnitude, over the whole network or layer by layer, and at random.
+
+All counts are exact: of n weights round(sparsity n) are removed (halves to the even number). Equal magnitudes
+are decided by position.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from subnetbench.harness.method import UserError
+from subnetbench.methods.parts.masks.order_statistics import keep_largest
+
+Scope = Literal["global", "layer"]
+
+
+def magnitude_masks(
+    weights: Mapping[str, Tensor],
+    sparsity: float,
+    scope: Scope = "global",
+    *,
+    within: Mapping[str, Tensor] | None = None,
+) -> dict[str, Tensor]:
+    """Boolean masks that keep the weights of largest magnitude, by name.
+
+    Args:
+        weights: By name.
+        sparsity: Share of all weights to remove, 0 to 1.
+        scope: "global" compares all weights with each other, "layer" removes the same share of each.
+        within: Masks of an earlier round. What lies outside is removed first, so masks only ever shrink.
+
+    Raises:
+        UserError: For a sparsity outside [0, 1].
+    """
+
+    def magnitude(name: str) -> Tensor:
+        values = weights[name].detach().abs()
+        return values if within is None else values.masked_fill(~within[name], -1.0)
+
+    masks = _largest(weights, sparsity, scope, magnitude)
+    return masks if within is None else {name: mask & within[name] for name, mask in masks.items()}
+
+
+def random_masks(
+    weights: Mapping[str, Tensor],
+    sparsity: float,
+    scope: Scope = "layer",
+    generator: torch.Generator | None = None,
+) -> dict[str, Tensor]:
+    """Boolean masks that keep a uniformly random subset of the weights, by name; see `magnitude_masks`."""
+    return _largest(weights, sparsity, scope, lambda name: torch.rand(weights[name].shape, generator=generator))
+
+
+def lottery_sparsities(final: float, rate: float = 0.2) -> list[float]:
+    """Sparsities after each round of iterative pruning that removes `rate` of what is left, down to `final`.
+
+    1 - (1 - rate)^k for k = 1, 2, ..., the last one replaced by `final` itself; `final` 0 needs no round.
+    """
+    if not 0 < rate < 1:
+        raise UserError("is the share removed in a round", field="rate", value=rate, allowed="between 0 and 1")
+    if not 0 <= final < 1:
+        raise UserError("is the fraction removed", field="sparsity", value=final, allowed="0 to below 1")
+    levels: list[float] = []
+    left = 1.0
+    while left > (1 - final) * (1 + 1e-9):
+        left *= 1 - rate
+        levels.append(1 - left)
+    return [*levels[:-1], final] if levels else []
+
+
+def _largest(
+    weights: Mapping[str, Tensor], sparsity: float, scope: Scope, value: Callable[[str], Tensor]
+) -> dict[str, Tensor]:
+    if not 0 <= sparsity <= 1:
+        raise UserError("is the fraction removed", field="sparsity", value=sparsity, allowed="0 to 1")
+    if scope == "layer":
+        return {name: _keep_share(value(name), sparsity).to(weights[name].device) for name in weights}
+    if scope != "global":
+        raise UserError("unknown choice", field="scope", value=scope, allowed="global, layer")
+    keep = _keep_share(torch.cat([value(name).flatten() for name in weights]), sparsity)
+    pieces = torch.split(keep, [weight.numel() for weight in weights.values()])
+    return {
+        name: piece.view(weight.shape).to(weight.device)
+        for (name, weight), piece in zip(weights.items(), pieces, strict=True)
+    }
+
+
+def _keep_share(values: Tensor, sparsity: float) -> Tensor:
+    return keep_largest(values, values.numel() - round(sparsity * values.numel()))

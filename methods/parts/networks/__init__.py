@@ -1,0 +1,1 @@
+"""Backbones, heads, pooling, initialisation, batch norm."""

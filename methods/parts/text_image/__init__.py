@@ -1,0 +1,1 @@
+"""Text-to-image search: encoders, their reductions, cascades and what these cost."""

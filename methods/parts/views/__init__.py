@@ -1,0 +1,1 @@
+"""Random views of images: what is drawn, and rendering it."""

@@ -1,0 +1,1 @@
+"""Vision transformers that can be pruned: model, conversion, cost, masks, Fisher information."""
