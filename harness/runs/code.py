@@ -132,10 +132,12 @@ def _locate(name: str) -> Path | None:
 
 
 def _is_library(path: Path) -> bool:
-    """Whether a file outside this package was installed, or comes with Python."""
+    """Whether a file was installed or comes with Python; an environment may lie inside the checkout of this package."""
     resolved = path.resolve()
-    installed = resolved.is_relative_to(_STANDARD) or bool(_INSTALLED & set(path.parts))
-    return installed and not resolved.is_relative_to(_ROOT)
+    if resolved.is_relative_to(_ROOT):
+        standard = _STANDARD.is_relative_to(_ROOT) and resolved.is_relative_to(_STANDARD)
+        return standard or bool(_INSTALLED & set(resolved.relative_to(_ROOT).parts))
+    return resolved.is_relative_to(_STANDARD) or bool(_INSTALLED & set(path.parts))
 
 
 def _state(path: Path) -> tuple[int, int]:

@@ -67,6 +67,31 @@ def test_what_a_method_imports_of_the_package_counts():
     assert not any(name.startswith(("torch", "numpy", "subnetbench.harness.execution")) for name in modules)
 
 
+@pytest.mark.parametrize(
+    ("file", "standard", "library"),
+    [
+        ("methods/dense.py", "usr/lib/python3.11", False),
+        (".venv/lib/python3.11/site-packages/torch/nn.py", "usr/lib/python3.11", True),
+        ("env/lib/python3.11/json/decoder.py", "checkout/env/lib/python3.11", True),
+        ("env/lib/python3.11/site-packages/torch/nn.py", "checkout/env/lib/python3.11", True),
+        ("../site-packages/torch/nn.py", "usr/lib/python3.11", True),
+        ("../usr/lib/python3.11/json/decoder.py", "usr/lib/python3.11", True),
+        ("../plugins/rule.py", "usr/lib/python3.11", False),
+    ],
+)
+def test_libraries_of_an_environment_inside_the_checkout_do_not_count(tmp_path, monkeypatch, file, standard, library):
+    monkeypatch.setattr(code, "_ROOT", tmp_path / "checkout")
+    monkeypatch.setattr(code, "_STANDARD", tmp_path / standard)
+    assert code._is_library(tmp_path / "checkout" / file) is library
+
+
+def test_an_installed_package_counts_as_the_program(tmp_path, monkeypatch):
+    monkeypatch.setattr(code, "_STANDARD", tmp_path / "lib" / "python3.11")
+    monkeypatch.setattr(code, "_ROOT", code._STANDARD / "site-packages" / "subnetbench")
+    assert not code._is_library(code._ROOT / "methods" / "dense.py")
+    assert code._is_library(code._ROOT.parent / "torch" / "nn.py")
+
+
 def test_methods_that_share_no_module_do_not_share_changes():
     dense, triplet = (read_code(get_method(name), get_dataset("emoji")) for name in ("dense", "triplet"))
     assert dense.method != triplet.method
