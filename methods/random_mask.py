@@ -21,7 +21,8 @@ class RandomMask(PruningMethod["RandomMask.Config"]):
 
     class Config(PruningConfig):
         scope: Annotated[
-            Literal["global", "layer"], Field(description="draw over the whole network, or the same share a layer")
+            Literal["global", "layer", "erk"],
+            Field(description="draw over the whole network, or the same share a layer; erk: budgets by layer size"),
         ] = "layer"
         when: Annotated[Literal["after", "before"], Field(description="prune after training, or at the start")] = (
             "before"

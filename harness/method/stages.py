@@ -6,6 +6,8 @@ from typing import Protocol
 import torch
 from torch import nn
 
+from subnetbench.harness.core.errors import UserError
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -48,8 +50,25 @@ class Stage:
 
     `select` keeps the weights of the best validation instead of the last ones. `epochs=0` is a stage without
     training: only its `start_stage` hook runs (pruning, calibration).
+
+    `counts_from` is the first epoch (from 1) at whose end the weights are what the method offers, as where a schedule
+    has reached its sparsity. Earlier validations are logged, and decide nothing: they select no weights, do not count
+    for `patience`, and end no trial of a search.
+
+    Raises:
+        UserError: When `counts_from` lies outside the epochs of the stage.
     """
 
     name: str
     epochs: int
     select: bool = True
+    counts_from: int = 1
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.counts_from <= max(self.epochs, 1):
+            raise UserError(
+                f"no epoch of stage {self.name}",
+                field="counts_from",
+                value=self.counts_from,
+                allowed=f"1 to {max(self.epochs, 1)}",
+            )

@@ -166,6 +166,10 @@ class Step:
         """The parameters of the named optimizers (default: of all)."""
         return [p for name in names or self._optimizations for p in self._optimizations[name].parameters()]
 
+    def optimizer(self, name: str) -> torch.optim.Optimizer:
+        """A named optimizer, for steps that change a weight by hand and what is remembered of it (its momentum)."""
+        return self._optimizations[name].optimizer
+
     def log(self, **values: Tensor | float) -> None:
         """Add scalars to the epoch's means; tensors stay on the device until the epoch ends."""
         self._logs.add(values, 1.0)

@@ -213,7 +213,7 @@ class TrainingLoop:
         with torch.no_grad():
             metrics = self.method.validate(self.modules, stage, self.context)
         value = metrics.get(self.metric)
-        if value is not None:
+        if value is not None and self.epoch >= stage.counts_from:
             if self.selection.update(value) and stage.select:
                 # The weights of the last epoch are at hand anyway.
                 last = self.epoch == stage.epochs

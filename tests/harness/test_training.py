@@ -5,13 +5,14 @@ import pytest
 import torch
 from torch import nn
 
-from subnetbench.harness.core.errors import RunFailure
+from subnetbench.harness.core.errors import RunFailure, UserError
 from subnetbench.harness.data.images import TensorImages
 from subnetbench.harness.data.splits import Split
 from subnetbench.harness.method.registry import get_method
-from subnetbench.harness.method.stages import Optimization, Progress
+from subnetbench.harness.method.stages import Optimization, Progress, Stage
 from subnetbench.harness.method.step import Batch, LogSums, Step
 from subnetbench.harness.testing.short_runs import train_here
+from subnetbench.harness.training.monitor import Monitor
 from subnetbench.harness.training.prefetch import batches_ahead
 
 
@@ -146,6 +147,32 @@ def test_patience_ends_a_stage(tiny_spec, tmp_path, monkeypatch):
     monkeypatch.setattr(get_method("dense"), "validate", lambda *_: {"top1": calls.append(1) or next(values)})
     with train_here(tiny_spec(epochs=6, patience=2), tmp_path, inputs=tmp_path):
         assert len(calls) == 3
+
+
+def test_epochs_that_do_not_count_select_nothing_and_are_not_waited_for(tiny_spec, tmp_path, monkeypatch):
+    dense = get_method("dense")
+    values, seen, asked = iter([0.9, 0.8, 0.3, 0.2, 0.1]), [], []
+
+    def validate(self, modules, stage, context):
+        seen.append({name: value.clone() for name, value in modules.state_dict().items()})
+        return {"top1": next(values)}
+
+    monkeypatch.setattr(dense, "validate", validate)
+    monkeypatch.setattr(dense, "stages", lambda self, context: [Stage("train", self.config.epochs, counts_from=3)])
+    start = Monitor.__init__
+    watched = {"should_prune": lambda done, value: asked.append(done)}
+    monkeypatch.setattr(Monitor, "__init__", lambda self, *args, **named: start(self, *args, **{**named, **watched}))
+    with train_here(tiny_spec(epochs=5, patience=1), tmp_path, inputs=tmp_path) as (_, modules, _):
+        for name, value in modules.state_dict().items():
+            assert torch.equal(value, seen[2][name])
+    assert len(seen) == 4
+    assert asked == [3, 4]
+
+
+@pytest.mark.parametrize("first", [0, 5])
+def test_a_stage_of_which_no_epoch_counts_is_refused(first):
+    with pytest.raises(UserError, match="counts_from"):
+        Stage("train", 4, counts_from=first)
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(tiny_spec, tmp_path):

@@ -11,7 +11,9 @@ CONFIG = {"network": "conv2", "image_size": 8, "batch_size": 50, "limit_steps": 
 METHODS = {
     "aslp": {"epochs": 1, "weight_rescale": True, "sampled_masks": 1},
     "supermask": {"epochs": 1, "weight_rescale": True, "lr": 5.0, "sampled_masks": 1},
+    "biprop": {"epochs": 1},
     "edge_popup": {"epochs": 1},
+    "gradual_magnitude": {"epochs": 1},
     "magnitude": {"epochs": 1, "finetune_epochs": 1},
     "continuous_sparsification": {"epochs": 1, "rounds": 1, "prune_only": True, "lr": 0.01},
 }

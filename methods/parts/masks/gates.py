@@ -138,6 +138,26 @@ class StraightThroughGate(Function):
         return grad_weight, grad_score, None
 
 
+class BinaryGate(Function):
+    """Biprop: the kept weights as alpha sign(w), alpha the mean |w| of the kept (Diffenderfer and Kailkhura 2021).
+
+    `gate` is the 0/1 tensor. The gradient passes the choice and alpha as edge-popup's does: dL/ds = G w sign(s).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, score: Tensor, gate: Tensor) -> Tensor:
+        ctx.save_for_backward(weight, score)
+        return binary_weight(weight, gate)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        weight, score = ctx.saved_tensors
+        if not ctx.needs_input_grad[1]:
+            return None, None, None
+        return None, torch.sign(score).mul_(weight).mul_(grad.to(score.dtype)), None
+
+
 class SoftGate(Function):
     """Continuous Sparsification: the gate c sigmoid(beta s) (Savarese et al. 2020).
 
@@ -193,6 +213,13 @@ class FixedGate(Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         keep, gain = ctx.saved_tensors
         return _gated(grad, keep, ctx.gain if gain is None else gain), None, None
+
+
+def binary_weight(weight: Tensor, gate: Tensor) -> Tensor:
+    """sign(w) times the mean |w| where the 0/1 tensor `gate` is 1, else 0; an empty gate gives zeros."""
+    kept = gate.to(weight.dtype)
+    magnitude = (weight.abs() * kept).sum() / kept.sum().clamp_min(1)
+    return weight.sign() * kept * magnitude
 
 
 def rescale_factor(gate: Tensor) -> Tensor:

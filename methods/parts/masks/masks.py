@@ -16,10 +16,12 @@ from torch import Tensor, nn
 from subnetbench.harness.method import UserError
 from subnetbench.methods.parts.masks.gates import (
     BernoulliGate,
+    BinaryGate,
     FixedGate,
     GumbelGate,
     SoftGate,
     StraightThroughGate,
+    binary_weight,
     open_gates,
     rescale_factor,
 )
@@ -168,16 +170,32 @@ class EdgePopupMask(Mask):
         return score.uniform_(-bound, bound, generator=generator)
 
     def search(self, layer: int, weight: Tensor, score: Tensor, noise: Tensor | None) -> Weighed:
+        return StraightThroughGate.apply(weight, score, self.gate(score)), None
+
+    def gate(self, score: Tensor) -> Tensor:
+        """`keep` as a 0/1 tensor of the scores' data type."""
         if self.rule == "sorted":
-            gate = self.keep(score).to(score.dtype)
-        else:
-            gate = open_gates(score.detach().abs(), magnitude_thresholds(score, [self.sparsity])[0])
-        return StraightThroughGate.apply(weight, score, gate), None
+            return self.keep(score).to(score.dtype)
+        return open_gates(score.detach().abs(), magnitude_thresholds(score, [self.sparsity])[0])
 
     def keep(self, score: Tensor) -> Tensor:
         if self.rule == "sorted":
             return sorted_rule_mask(score, self.sparsity)
         return nested_masks(score, [self.sparsity])[0]
+
+
+class BinaryMask(EdgePopupMask):
+    """Biprop (Diffenderfer and Kailkhura 2021, arXiv 2103.09377): edge-popup's choice over weights of one magnitude.
+
+    A kept weight is worth its sign times the mean |weight| of all that its layer keeps. `rule: sorted` is the released
+    code's count.
+    """
+
+    def search(self, layer: int, weight: Tensor, score: Tensor, noise: Tensor | None) -> Weighed:
+        return BinaryGate.apply(weight, score, self.gate(score)), None
+
+    def final(self, layer: int, weight: Tensor, score: Tensor) -> Weighed:
+        return binary_weight(weight, self.keep(score)), None
 
 
 class ContinuousMask(Mask):

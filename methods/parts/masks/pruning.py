@@ -20,7 +20,8 @@ class PruningConfig(ClassifierConfig):
         float, Field(ge=0, lt=1, description="fraction removed of all convolution and linear weights"), operating_point
     ] = 0.5
     scope: Annotated[
-        Literal["global", "layer"], Field(description="compare weights over the whole network, or layer by layer")
+        Literal["global", "layer", "erk"],
+        Field(description="compare weights over the whole network, or layer by layer; erk: budgets by layer size"),
     ] = "global"
     when: Annotated[Literal["after", "before"], Field(description="prune after training, or at the start")] = "after"
     finetune_epochs: Annotated[

@@ -6,10 +6,18 @@ import torch
 from torch import Tensor
 
 from subnetbench.harness.core.errors import UserError
-from subnetbench.methods.parts.masks.gates import BernoulliGate, FixedGate, GumbelGate, SoftGate, StraightThroughGate
+from subnetbench.methods.parts.masks.gates import (
+    BernoulliGate,
+    BinaryGate,
+    FixedGate,
+    GumbelGate,
+    SoftGate,
+    StraightThroughGate,
+)
 from subnetbench.methods.parts.masks.masked_model import mask_network
 from subnetbench.methods.parts.masks.masks import (
     AslpMask,
+    BinaryMask,
     ContinuousMask,
     EdgePopupMask,
     Supermask,
@@ -49,6 +57,22 @@ def assert_same_gradients(mine: Tensor, reference: Tensor, inputs: tuple[Tensor,
 
 def straight_through(hard: Tensor, soft: Tensor) -> Tensor:
     return hard.detach() + soft - soft.detach()
+
+
+def test_biprop_uses_one_magnitude_a_layer_and_the_gradient_of_edge_popup():
+    """The released formulation: sign(w) times (alpha mask), whose backward pass multiplies with |w| and sign(s)."""
+    weight, score, mask = double(6, 5), double(6, 5), BinaryMask(0.7, rule="sorted")
+    keep = mask.keep(score)
+    assert int(keep.sum()) == 9
+    alpha = (weight.detach().abs() * keep).sum() / 9
+    reference = weight.sign().detach() * straight_through(alpha * keep, weight.detach().abs() * score.abs())
+    mine = BinaryGate.apply(weight, score, mask.gate(score))
+    assert_same_gradients(mine, reference, (score,))
+    torch.testing.assert_close(mask.search(0, weight, score, None)[0], mine)
+    final, _ = mask.final(0, weight, score)
+    torch.testing.assert_close(final.abs()[keep], alpha.expand(9))
+    torch.testing.assert_close(final, mine)
+    assert not BinaryMask(0.0).final(0, torch.zeros(2, 2), torch.zeros(2, 2))[0].any()
 
 
 @pytest.mark.parametrize("tau", [0.5, 1.0])
