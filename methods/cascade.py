@@ -98,6 +98,9 @@ class CascadeMethod(Method["CascadeMethod.Config"]):
     def default_inputs(cls, config: Any) -> dict[str, list[dict[str, str]]]:
         return {"levels": [{"method": "clip_student"}, {"method": "two_tower"}]}
 
+    def needs(self) -> tuple[str, ...]:
+        return ("validation",) if self.config.m is None else ()
+
     def calibrate(self, modules: nn.ModuleDict, context: Context) -> None:
         if self.config.m is None:
             self.state["m_share"] = self._choose_share(context)

@@ -32,6 +32,9 @@ class TokenMasking(DerivedEncoder["TokenMasking.Config"]):
             Pattern, Field(description="which patches are kept"), Choice(("random", "grid", "centre"))
         ] = "random"
 
+    def needs(self) -> tuple[str, ...]:
+        return ()
+
     def rebuild(self, context: Context) -> nn.ModuleDict:
         vit = vit_of(self.teacher(context), context.device)
         kept = kept_patches(vit.shape.patches, self.config.masked_share, self.config.pattern, context.seed)

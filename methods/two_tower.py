@@ -151,6 +151,9 @@ class TwoTower(TrainableMethod["TwoTower.Config"]):
         self._text_features: Tensor | None = None
         self._texts: list[str] = []
 
+    def needs(self) -> tuple[str, ...]:
+        return super().needs() if self.config.epochs else ()
+
     @property
     def prompt(self) -> str:
         """The template that captions are put into, with one `{}`."""

@@ -17,6 +17,12 @@ def tier_of(path: Path) -> str:
     return folder if folder in TIERS else "unit"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--every-run", action="store_true", help="run all runs of each published sweep, not one of each kind"
+    )
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Gives each test the marker of its tier, so that nobody has to write it (and nobody can forget it)."""
     for item in items:

@@ -48,13 +48,14 @@ _log = logging.getLogger(__name__)
 
 
 def load_data(spec: RunSpec, root: Path) -> TaskData:
-    """The data of a run. Raises `DataError` when it is missing, incomplete or corrupt."""
-    dataset = get_dataset(spec.dataset)
+    """The data of a run. Raises `DataError` when they are missing, incomplete, corrupt or less than the method needs."""
+    dataset, method = get_dataset(spec.dataset), get_method(spec.method)
     data = dataset(dataset.Config.parse(spec.data, where="data"), root).load(spec.task)
-    if not len(data.train):
-        raise DataError(
-            f"{spec.dataset} has no training images: train on other data, then `subnetbench evaluate` on it"
-        )
+    for split in method(method.Config.parse(spec.config)).needs():
+        if not len(data.split(split)):
+            of_split = "training" if split == "train" else split
+            remedy = "train on other data, then `subnetbench evaluate` on it"
+            raise DataError(f"{spec.dataset} has no {of_split} images, which {spec.method} needs: {remedy}")
     return data
 
 

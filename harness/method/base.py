@@ -90,6 +90,14 @@ class Method(ABC, Generic[ConfigT]):
         """Which (query variant, gallery variant) pairs a retrieval evaluation tests; default: each with itself."""
         return [(variant, variant) for variant in variants]
 
+    def needs(self) -> tuple[str, ...]:
+        """The splits without whose images this method cannot be trained, of `train` and `validation`.
+
+        Default: the training split. A method that only composes or evaluates what it is given says `()`, and then runs
+        on data that have nothing but a test.
+        """
+        return ("train",)
+
     def budget(self, data: TaskData) -> str:
         """What a run may spend, in words; runs of different budgets are never compared in silence.
 

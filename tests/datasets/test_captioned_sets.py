@@ -9,6 +9,8 @@ from PIL import Image
 from subnetbench.datasets.coco import Coco
 from subnetbench.datasets.flickr30k import Flickr30k
 from subnetbench.harness.core.errors import DataError, UserError
+from subnetbench.harness.execution.run import load_data
+from subnetbench.harness.method.resolve import resolve
 
 MALFORMED = "2199200615.jpg| 4   A dog runs across the grass ."
 
@@ -73,6 +75,27 @@ def test_coco_can_be_searched_without_its_training_images(tmp_path):
     assert (len(data.train), len(data.validation), len(data.test)) == (0, 0, 5)
     with pytest.raises(DataError, match="cocodataset"):
         Coco(Coco.Config(), tmp_path).load("text_image")
+
+
+@pytest.mark.parametrize(
+    ("method", "config", "lacking"),
+    [
+        ("token_masking", {}, None),
+        ("cascade", {"m": [3]}, None),
+        ("two_tower", {"epochs": 0}, None),
+        ("cascade", {}, "no validation images, which cascade needs"),
+        ("two_tower", {}, "no training images, which two_tower needs"),
+        ("fisher_pruning", {}, "no training images, which fisher_pruning needs"),
+    ],
+)
+def test_a_method_runs_without_the_splits_that_it_does_not_need(tmp_path, method, config, lacking):
+    write_coco(tmp_path)
+    spec = resolve(method, "coco", config=config, data={"training": False})
+    if lacking is None:
+        assert len(load_data(spec, tmp_path).test) == 5
+    else:
+        with pytest.raises(DataError, match=lacking):
+            load_data(spec, tmp_path)
 
 
 def test_coco_says_which_images_are_missing(tmp_path):
