@@ -1,13 +1,16 @@
 """Everything that checks the project, part by part, with the minutes that each takes beside its budget.
 
 `python tests/run_all.py [PART ...]` runs all parts, or those named. The tiers of tests are folders, which
-`tests/conftest.py` turns into pytest markers.
+`tests/conftest.py` turns into pytest markers. Tests on a cluster mostly wait, so they run beside the parts that follow
+them; what they print appears when they have ended.
 """
 
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +18,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 PYTEST = [sys.executable, "-m", "pytest", "-q"]
-PARALLEL = ["-n", str(min(os.cpu_count() or 1, 4))]
+# One process more than cores: many tests wait for processes that they start.
+PARALLEL = ["-n", str(min((os.cpu_count() or 1) + 1, 4))]
 # Folders whose tests are parts of their own.
 UNCOLLECTED = [
     f"--ignore=tests/{folder}" for folder in ("browser", "conformance", "docs", "end_to_end", "packaging", "slurm")
@@ -37,9 +41,12 @@ class Part:
     budget_minutes: float
     commands: tuple[list[str], ...]
     needs_debian_packages: bool = False
+    beside_others: bool = False
+    """Whether it runs beside the parts that follow it."""
 
 
 PARTS = (
+    Part("slurm", 8, ([*PYTEST, "-n", "2", "--dist", "loadfile", "tests/slurm"],), True, beside_others=True),
     Part(
         "static",
         3,
@@ -51,13 +58,12 @@ PARTS = (
             [str(BIN / "mypy")],
         ),
     ),
-    Part("unit and golden", 9, ([*PYTEST, *PARALLEL, "-m", "unit or golden", "tests", *UNCOLLECTED],), True),
     Part("docs", 2, ([*PYTEST, *PARALLEL, "tests/docs"],)),
     Part("packaging", 1, ([*PYTEST, "tests/packaging"],)),
-    Part("conformance", 12, ([*PYTEST, *PARALLEL, "tests/conformance"],), True),
     Part("browser", 3, ([*PYTEST, "tests/browser"],), True),
-    Part("slurm", 6, ([*PYTEST, "-n", "2", "--dist", "loadfile", "tests/slurm"],), True),
-    Part("end to end", 6, ([*PYTEST, "-n", "2", "--dist", "loadfile", "tests/end_to_end"],), True),
+    Part("unit and golden", 9, ([*PYTEST, *PARALLEL, "-m", "unit or golden", "tests", *UNCOLLECTED],), True),
+    Part("conformance", 8, ([*PYTEST, *PARALLEL, "tests/conformance"],), True),
+    Part("end to end", 12, ([*PYTEST, *PARALLEL, "--dist", "loadfile", "tests/end_to_end"],), True),
 )
 
 
@@ -75,12 +81,47 @@ def install_debian_packages() -> None:
         )
 
 
-def run(part: Part) -> tuple[bool, float]:
-    print(f"\n=== {part.name}", flush=True)
+@dataclass
+class Result:
+    part: Part
+    ok: bool = False
+    minutes: float = 0.0
+    printed: str = ""
+
+
+def run(result: Result) -> None:
+    """Run the commands of a part; one that runs beside others keeps what it prints."""
     started = time.monotonic()
     environment = {**os.environ, "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1"}
-    results = [subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode for command in part.commands]
-    return all(code == 0 for code in results), (time.monotonic() - started) / 60
+    with tempfile.TemporaryFile("w+", errors="replace") as kept:
+        output = {"stdout": kept, "stderr": subprocess.STDOUT} if result.part.beside_others else {}
+        codes = [
+            subprocess.run(command, cwd=ROOT, env=environment, check=False, **output).returncode
+            for command in result.part.commands
+        ]
+        kept.seek(0)
+        result.printed = kept.read()
+    result.ok = not any(codes)
+    result.minutes = (time.monotonic() - started) / 60
+
+
+def run_all(parts: list[Part]) -> list[Result]:
+    """Run parts in their order, and print what those beside them printed at the end."""
+    results = [Result(part) for part in parts]
+    beside = {
+        result.part.name: threading.Thread(target=run, args=[result]) for result in results if result.part.beside_others
+    }
+    for thread in beside.values():
+        thread.start()
+    for result in results:
+        if result.part.name not in beside:
+            print(f"\n=== {result.part.name}", flush=True)
+            run(result)
+    for result in results:
+        if result.part.name in beside:
+            beside[result.part.name].join()
+            print(f"\n=== {result.part.name}\n{result.printed}", flush=True)
+    return results
 
 
 def main() -> int:
@@ -91,12 +132,12 @@ def main() -> int:
     parts = [part for part in PARTS if part.name in wanted]
     if any(part.needs_debian_packages for part in parts):
         install_debian_packages()
-    rows = [(part, *run(part)) for part in parts]
+    results = run_all(parts)
     print(f"\n{'part':18}{'result':>8}{'minutes':>10}{'budget':>8}")
-    for part, ok, minutes in rows:
-        print(f"{part.name:18}{'ok' if ok else 'FAILED':>8}{minutes:10.1f}{part.budget_minutes:8g}")
-    failed = sum(not ok for _, ok, _ in rows)
-    print(f"parts: {len(rows) - failed} passed, {failed} failed")
+    for each in results:
+        print(f"{each.part.name:18}{'ok' if each.ok else 'FAILED':>8}{each.minutes:10.1f}{each.part.budget_minutes:8g}")
+    failed = sum(not each.ok for each in results)
+    print(f"parts: {len(results) - failed} passed, {failed} failed")
     return 1 if failed else 0
 
 
