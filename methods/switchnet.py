@@ -25,7 +25,7 @@ from subnetbench.methods.parts.capacity.capacity import DENSE, Capacity
 from subnetbench.methods.parts.capacity.config import CapacityConfig, Share
 from subnetbench.methods.parts.capacity.integration import draw_orders
 from subnetbench.methods.parts.capacity.method import CapacityMethod, PlainNetwork, embedding_only, samples
-from subnetbench.methods.parts.capacity.scores import prunable_parameters
+from subnetbench.methods.parts.capacity.scores import backbone_weights
 from subnetbench.methods.parts.capacity.slimmable import SlimmableNetwork, mobilenet_v2_channels, truncated
 from subnetbench.methods.parts.capacity.widths import (
     WidthGradients,
@@ -124,7 +124,7 @@ class SwitchNet(CapacityMethod["SwitchNet.Config"]):
         except RuntimeError as error:
             fault = f"does not run at a smaller width ({error}); timm's network of this kind may (`timm/...`)"
             raise UserError(fault, field="network", value=config.network) from None
-        sizes = [_backbone_weights(slimmable.plain(i)) for i in range(len(slimmable.switch.widths))]
+        sizes = [backbone_weights(slimmable.plain(i)) for i in range(len(slimmable.switch.widths))]
         self._kept = [size / sizes[0] for size in sizes[-len(chosen) :]]
         if config.training in ("independent", "bct"):
             network = cast(ClassifiedEmbedding, slimmable.plain(-1))
@@ -271,8 +271,3 @@ class SwitchNet(CapacityMethod["SwitchNet.Config"]):
 
     def _is_slimmable(self) -> bool:
         return self.config.training in ("compatible", "joint", "sfsc", "asymmetric")
-
-
-def _backbone_weights(network: nn.Module) -> int:
-    """Weights and biases of a backbone's convolutions and linear layers."""
-    return sum(parameter.numel() for parameter in prunable_parameters(network.get_submodule("backbone")).values())

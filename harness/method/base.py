@@ -192,6 +192,13 @@ class TrainableMethod(Method[ConfigT]):
         data = context.metadata
         return Preprocessing(size=data.image_size or 224, mean=data.mean, std=data.std)
 
+    def step_kind(self, stage: Stage, step: int, context: Context) -> str:
+        """What a step draws that decides how much it computes (the widths of a slimmable network); default: nothing.
+
+        Steps of one kind, and of equal shapes, spend the same, so few of them are counted.
+        """
+        return ""
+
     def training_step(self, modules: nn.ModuleDict, step: Step) -> None:
         """One step; default: one loss, one backward pass, every optimizer once."""
         step.backward(lambda batch: self.loss(modules, batch, step))

@@ -152,7 +152,9 @@ class TrainingLoop:
         seed_global_torch(self.context.seed, "noise", stage.name, progress.step, self.world.rank)
         pieces = self.method.micro_batches(batch, stage, self.epoch, self.context)
         shapes = [tuple(value.shape) for value in (batch.images, batch.labels, *batch.extra.values())]
-        with self.spending.step(f"{stage.name} {shapes} in {len(pieces)}", planned.size):
+        kind = f"{stage.name} {shapes} in {len(pieces)}"
+        drawn = self.method.step_kind(stage, progress.step, self.context)
+        with self.spending.step(f"{kind} {drawn}" if drawn else kind, planned.size):
             self.method.training_step(
                 self.modules,
                 Step(

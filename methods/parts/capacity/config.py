@@ -11,8 +11,8 @@ from subnetbench.methods.parts.capacity.integration import IntegrationRule
 Share = Annotated[float, Field(gt=0, le=1)]
 
 
-class CapacityConfig(EmbeddingConfig):
-    """Options of every method that trains several capacities."""
+class SharedSpaceConfig(EmbeddingConfig):
+    """Options of every method that trains several capacities of one network."""
 
     paper_defaults = {
         "image_size": 224,
@@ -41,28 +41,7 @@ class CapacityConfig(EmbeddingConfig):
     ] = "softmax"
     scale: Annotated[float, Field(gt=0, description="arcface, cosface: factor of the cosines")] = 30.0
     margin: Annotated[float, Field(ge=0, description="arcface, cosface: margin")] = 0.3
-    gradients: Annotated[
-        IntegrationRule,
-        Field(description="how gradients of capacities combine: the paper's integration, a plain sum, or PCGrad"),
-        Choice(("conflict_aware", "sum", "pcgrad")),
-    ] = "conflict_aware"
-    exponent: Annotated[
-        float,
-        Field(ge=0, description="conflict_aware: how much less a gradient counts that had to be bent"),
-        Uniform(0.0, 2.0),
-    ] = 0.5
-    per_filter: Annotated[bool, Field(description="conflict_aware: project convolutions filter by filter")] = True
-    agreement: Annotated[
-        Literal["cosine", "dot"], Field(description="conflict_aware: how a bent gradient is compared with itself")
-    ] = "cosine"
-    heads: Annotated[
-        Literal["dense", "all"],
-        Field(description="who trains projector, classifier and norms: the dense network, or all capacities summed"),
-    ] = "dense"
     clip_norm: Annotated[float | None, Field(gt=0, description="largest norm of the combined gradient")] = 100.0
-    capacity_clip_norm: Annotated[
-        float | None, Field(gt=0, description="largest norm of one subnetwork's gradient, before they are combined")
-    ] = 100.0
     augment: Annotated[
         Literal["none", "crop", "crop_colour", "square"],
         Field(description="crop: random resized crops; square: image_size pixels of the resized image; and flips"),
@@ -104,3 +83,29 @@ class CapacityConfig(EmbeddingConfig):
         if len(set(self.capacities)) < len(self.capacities):
             raise ValueError(f"capacities: {list(self.capacities)} has one of them twice")
         return self
+
+
+class CapacityConfig(SharedSpaceConfig):
+    """The same where each capacity has a gradient of its own, and they are combined."""
+
+    gradients: Annotated[
+        IntegrationRule,
+        Field(description="how gradients of capacities combine: the paper's integration, a plain sum, or PCGrad"),
+        Choice(("conflict_aware", "sum", "pcgrad")),
+    ] = "conflict_aware"
+    exponent: Annotated[
+        float,
+        Field(ge=0, description="conflict_aware: how much less a gradient counts that had to be bent"),
+        Uniform(0.0, 2.0),
+    ] = 0.5
+    per_filter: Annotated[bool, Field(description="conflict_aware: project convolutions filter by filter")] = True
+    agreement: Annotated[
+        Literal["cosine", "dot"], Field(description="conflict_aware: how a bent gradient is compared with itself")
+    ] = "cosine"
+    heads: Annotated[
+        Literal["dense", "all"],
+        Field(description="who trains projector, classifier and norms: the dense network, or all capacities summed"),
+    ] = "dense"
+    capacity_clip_norm: Annotated[
+        float | None, Field(gt=0, description="largest norm of one subnetwork's gradient, before they are combined")
+    ] = 100.0

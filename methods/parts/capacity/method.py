@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from subnetbench.harness.method import Batch, Context, Optimization, Preprocessing, Schedule, Stage, Variant
 from subnetbench.methods.parts.bases.embedder import EmbeddingMethod
-from subnetbench.methods.parts.capacity.config import CapacityConfig
+from subnetbench.methods.parts.capacity.config import SharedSpaceConfig
 from subnetbench.methods.parts.losses.margin import margin_logits
 from subnetbench.methods.parts.losses.triplet import class_balanced_queries
 from subnetbench.methods.parts.networks.batch_norm import batch_norms, load_running_statistics, recalibrate
@@ -27,7 +27,7 @@ SCORES = "scores."
 # Most images of a batch there; it does not follow micro-batches or ranks, on which statistics must not depend.
 RECALIBRATION_BATCH = 256
 
-ConfigT = TypeVar("ConfigT", bound=CapacityConfig)
+ConfigT = TypeVar("ConfigT", bound=SharedSpaceConfig)
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,11 @@ def prunable_parameters(
     return {chosen.name: chosen.parameter for chosen in choose_parameters(network, wanted, biases=biases)}
 
 
+def backbone_weights(network: nn.Module) -> int:
+    """Weights and biases of the convolutions and linear layers of a network's part `backbone`."""
+    return sum(parameter.numel() for parameter in prunable_parameters(network.get_submodule("backbone")).values())
+
+
 class ScoreMaps(nn.Module):
     """A learnable score for every weight in `parameters`, under the same names."""
 

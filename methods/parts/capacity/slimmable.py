@@ -3,7 +3,7 @@
 `SlimmableNetwork` converts any network of convolutions, linear layers, layer norms and batch norms in place. At width
 w a layer uses its leading channels: rows up to its own channel count, columns up to what its input brings, so
 shortcuts and attention fit without a description of the architecture. Counts depend on the full count and the width
-alone, hence equal counts stay equal. Batch norms have parameters and statistics for each width.
+alone, hence equal counts stay equal. Batch norms have parameters and statistics for each width, or share them.
 
 A network that concatenates features of several layers runs, but a narrow width then reads other features than the
 same columns do at full width.
@@ -58,7 +58,8 @@ class SlimmableNetwork(nn.Module):
     `channels` gives a layer's channel count from its full one and the width; counts of grouped convolutions stay
     multiples of the group width, and those inside attention of the number of heads. Layers named in `full_outputs`
     have all their outputs at every width, those in `unchanged` are not touched (names of modules, with all that they
-    contain).
+    contain). With `shared_norms` batch norms are one for all widths, and then parameters and buffers do not depend on
+    `widths`: what was trained with some can be loaded into a network of others.
 
     Raises:
         UserError: For a layer that cannot be narrowed.
@@ -73,6 +74,7 @@ class SlimmableNetwork(nn.Module):
         channels: ChannelRule = truncated,
         full_outputs: Collection[str] = (),
         unchanged: Collection[str] = (),
+        shared_norms: bool = False,
     ) -> None:
         super().__init__()
         self.switch = WidthSwitch(widths)
@@ -94,7 +96,10 @@ class SlimmableNetwork(nn.Module):
             outputs = _channels(module)
             if isinstance(module, BatchNorm) and outputs is not None:
                 sizes = [outputs] * len(widths) if _inside(name, full_outputs) else counts(outputs)
-                _replace(network, name, SlimmableBatchNorm(module, sizes, self.switch))
+                if shared_norms:
+                    slim_layer(module, sizes, self.switch)
+                else:
+                    _replace(network, name, SlimmableBatchNorm(module, sizes, self.switch))
             elif isinstance(module, nn.Conv2d | nn.Linear | nn.LayerNorm) and outputs is not None:
                 fused = isinstance(module, nn.Linear) and name.rpartition(".")[2] == "qkv"
                 full = outputs // 3 if fused else outputs

@@ -140,15 +140,48 @@ class _SlimmableLayerNorm(SlimmableLayer, nn.LayerNorm):
         return {"normalized_shape": (self.inputs[index],)}
 
 
+class _SharedBatchNorm(SlimmableLayer, BatchNorm):
+    """One set of scales, shifts and statistics for all widths: each reads the leading entries.
+
+    Training moves the statistics at the largest width alone; those of other widths have to be collected.
+    """
+
+    def meet(self, x: Tensor) -> None:
+        self.inputs[self.switch.index] = x.shape[1]
+
+    def region(self, name: str, tensor: Tensor, index: int) -> Tensor:
+        return _leading(tensor, 0, self.inputs[index])
+
+    def forward(self, x: Tensor) -> Tensor:
+        widths = self.switch.widths
+        mean, variance, tracks = self.running_mean, self.running_var, self.track_running_stats
+        if mean is None or variance is None or widths[self.switch.index] == max(widths):
+            return super().forward(x)
+        self.running_mean, self.running_var = (_leading(each, 0, x.shape[1]) for each in (mean, variance))
+        self.track_running_stats = not self.training
+        try:
+            return super().forward(x)
+        finally:
+            self.running_mean, self.running_var, self.track_running_stats = mean, variance, tracks
+
+    def settle(self, index: int) -> None:
+        super().settle(index)
+        self.num_features = len(self.weight) if self.affine else self.num_features
+        for name in ("running_mean", "running_var"):
+            if (buffer := getattr(self, name)) is not None:
+                setattr(self, name, buffer[: self.num_features].clone())
+
+
 _MIXINS: dict[type[nn.Module], type[SlimmableLayer]] = {
     nn.Conv2d: _SlimmableConv2d,
     nn.Linear: _SlimmableLinear,
     nn.LayerNorm: _SlimmableLayerNorm,
+    BatchNorm: _SharedBatchNorm,
 }
 
 
 def slim_layer(layer: nn.Module, outputs: Sequence[int], switch: WidthSwitch, *, parts: int = 1) -> None:
-    """Make a convolution, linear layer or layer norm, also of a derived class, width-switchable in place.
+    """Make a convolution, linear layer or norm, also of a derived class, width-switchable in place.
 
     `outputs` are its channel counts, one a width; with `parts` those of each of as many stacked matrices.
     """
