@@ -1,10 +1,9 @@
 """MSCOCO captions 2017: 118,287 training and 5,000 validation images with five captions each, for text search.
 
-Below the data root: `mscoco/train2017/*.jpg`, `mscoco/val2017/*.jpg` and
-`mscoco/annotations_trainval2017/annotations/captions_{train,val}2017.json`.
+Below the data root, in `mscoco` or `coco`, as the published archives unpack: `train2017/*.jpg`, `val2017/*.jpg` and
+`annotations/captions_{train,val}2017.json` (or `annotations_trainval2017/annotations/...`).
 
-val2017 is the test, searched as a whole; validation is cut from train2017. This is neither the Karpathy split nor its
-"COCO 5k" protocol.
+val2017 is the test, searched as a whole; validation is cut from train2017. The field's "COCO 5k" is `coco_karpathy`.
 """
 
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from subnetbench.datasets.parts.captioned import captioned_split, text_image_data, without_images
+from subnetbench.datasets.parts.captioned import captioned_split, coco_folder, text_image_data, without_images
 from subnetbench.datasets.parts.captions import read_coco
 from subnetbench.datasets.parts.splits import hold_out
 from subnetbench.harness.data import (
@@ -47,7 +46,7 @@ class Coco(Dataset):
     config: Config
 
     def load(self, task: Task) -> TaskData:
-        base = self.root / "mscoco"
+        base = coco_folder(self.root)
         test = self._split(base, "val2017", "test")
         if self.config.training:
             train = self._split(base, "train2017", "train")
@@ -64,7 +63,9 @@ class Coco(Dataset):
         return text_image_data(self, (train, validation, test), protocol="val2017 as a whole, 2017 captions", base=base)
 
     def _split(self, base: Path, year: str, name: str) -> Split:
-        annotations = base / "annotations_trainval2017" / "annotations" / f"captions_{year}.json"
+        file = f"captions_{year}.json"
+        places = [base / "annotations" / file, base / "annotations_trainval2017" / "annotations" / file]
+        annotations = next((path for path in places if path.is_file()), places[0])
         try:
             return captioned_split(name, base / year, read_coco(annotations))
         except DataError as error:

@@ -9,13 +9,18 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from subnetbench.datasets.parts.captioned import captioned_split, text_image_data, without_images
+from subnetbench.datasets.parts.captioned import (
+    FLICKR_FOLDERS,
+    captioned_split,
+    flickr_images,
+    text_image_data,
+    without_images,
+)
 from subnetbench.datasets.parts.captions import read_flickr
 from subnetbench.datasets.parts.splits import stratified_order
 from subnetbench.harness.data import DataError, Dataset, DatasetConfig, Task, TaskData, UserError, register_dataset
 
 ANNOTATIONS = ("results.csv", "results_20130124.token")
-FOLDERS = ("flickr30k_images", "flickr30k-images")
 
 
 @register_dataset("flickr30k")
@@ -41,9 +46,9 @@ class Flickr30k(Dataset):
     def load(self, task: Task) -> TaskData:
         base = self.root / "flickr30"
         annotations = next((base / name for name in ANNOTATIONS if (base / name).is_file()), None)
-        folder = next((base / name for name in FOLDERS if (base / name).is_dir()), None)
+        folder = flickr_images(base)
         if annotations is None or folder is None:
-            wanted = f"{' or '.join(ANNOTATIONS)}, and the images in {' or '.join(FOLDERS)}"
+            wanted = f"{' or '.join(ANNOTATIONS)}, and the images in {' or '.join(FLICKR_FOLDERS)}"
             raise DataError(f"Flickr30k is not in {base}: put there {wanted}. Get it from {self.source}")
         whole = captioned_split("test", folder, read_flickr(annotations))
         if not self.config.training:

@@ -147,7 +147,7 @@ def revisited(root: Path, name: str) -> None:
 def coco(root: Path) -> None:
     """2017's images with five captions each; the published cascades hand on 50 images, so val2017 has more."""
     base = root / "mscoco"
-    annotations = base / "annotations_trainval2017" / "annotations"
+    annotations = base / "annotations"
     annotations.mkdir(parents=True)
     for year, count in (("train2017", 76), ("val2017", 60)):
         files = {i: f"{i:012d}.jpg" for i in range(1, count + 1)}
