@@ -1,12 +1,15 @@
 """Markers of the tiers, and the made-up results that the report, its page and the published folder are tested with."""
 
 import importlib.util
+import os
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 ROOT = Path(__file__).parent
+# Seconds for each results folder and task: tests of these baselines switch them on.
+os.environ["SUBNETBENCH_FROZEN_BASELINES"] = "off"
 # A folder of `tests` is a tier; tests in all other folders, and beside this file, are unit tests.
 TIERS = ("benchmarks", "browser", "conformance", "docs", "end_to_end", "golden", "packaging", "slurm")
 

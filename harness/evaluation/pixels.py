@@ -1,13 +1,13 @@
-"""Baselines that learn nothing deep from pixels: nearest neighbours, linear models, whitened pixels, colours.
+"""Baselines that train no network: nearest neighbours, linear models and whitening of pixels or frozen features, colours.
 
-What they take is bounded, so that they cost seconds on any data set: `MAX_TRAINING` training images, `MAX_ITEMS` images to
-be scored, of retrieval `MAX_QUERIES` queries in a gallery of `MAX_ITEMS`, which holds all that is right or ignored for
-them. Which ones is drawn by a fixed stream, the same on every machine.
+What they take is bounded (`Sight.most`), so that they cost seconds on any data set. Which images is drawn by a fixed stream,
+the same on every machine.
 """
 
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -28,22 +28,50 @@ Values = dict[str, float]
 Embedding = Callable[[Images, np.ndarray], Tensor]
 
 SIDE = 16
-MAX_TRAINING, MAX_ITEMS, MAX_QUERIES = 10_000, 20_000, 2_000
 NEIGHBOURS = (3, 5, 10, 20)
-PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-"""Of ridge regression, as shares of the mean eigenvalue of the pixels' covariance."""
 WORDS = 2_000
-WHITENED = 64
 _BATCH = 1024
 
 
-def pixels(images: Images, indices: np.ndarray | None = None, side: int = SIDE) -> Tensor:
+@dataclass(frozen=True)
+class Most:
+    """How many images a baseline takes: to learn from, to be chosen on, to be scored or searched, and as queries."""
+
+    training: int = 10_000
+    validation: int = 2_000
+    items: int = 20_000
+    queries: int = 2_000
+
+
+@dataclass(frozen=True)
+class Sight:
+    """As what a baseline sees images: numbers in a row (n, d) float32, which are compared by cosine.
+
+    `penalties` are offered to ridge regression, as shares of the mean eigenvalue of the rows' covariance; `words_penalty` is
+    the one to words. `whitened` is how many principal components are kept.
+    """
+
+    name: str
+    rows: Embedding
+    penalties: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+    words_penalty: float = 0.1
+    whitened: int = 64
+    most: Most = Most()
+
+    def of(self, split: Split) -> Tensor:
+        return self.rows(split.images, np.arange(len(split)))
+
+
+def pixel_rows(images: Images, indices: np.ndarray | None = None, side: int = SIDE) -> Tensor:
     """Pixels (n, channels * side * side) float32 in [0, 1], each image's mean over all of them subtracted."""
     chosen = np.arange(len(images)) if indices is None else indices
     preprocessing = Preprocessing(size=side, mean=(0.0,) * images.channels, std=(1.0,) * images.channels)
     parts = [preprocessing(images, chosen[i : i + _BATCH]).flatten(1) for i in range(0, len(chosen), _BATCH)]
     rows = torch.cat(parts) if parts else torch.zeros(0, images.channels * side**2)
     return rows - rows.mean(dim=1, keepdim=True)
+
+
+PIXELS = Sight("pixels", pixel_rows)
 
 
 def sample(count: int, most: int, purpose: str) -> np.ndarray:
@@ -53,24 +81,26 @@ def sample(count: int, most: int, purpose: str) -> np.ndarray:
     return np.sort(numpy_generator(0, "evaluation", "trivial baselines", purpose).choice(count, most, replace=False))
 
 
-def classified_by_pixels(data: TaskData) -> dict[str, Values]:
+def classified_by(data: TaskData, sight: Sight = PIXELS) -> dict[str, Values]:
     """`top1` and `top5` on the test split, by name of the baseline.
 
     `nearest_pixels` answers with the class of the nearest training image by cosine. `knn_pixels` takes the votes of k of
     them, of two classes with as many votes that of the nearer ones; k is chosen on validation. `linear_pixels` is ridge
-    regression to the classes, whose penalty is chosen on validation. Without validation images k and penalty are the first of those offered.
+    regression to the classes, whose penalty is chosen on validation. Without validation images k and penalty are the first
+    of those offered.
     """
+    most = sight.most
     train, validation, test = (
-        part.subset(sample(len(part), most, name))
-        for part, most, name in (
-            (data.train, MAX_TRAINING, "training"),
-            (data.validation, MAX_QUERIES, "validation"),
-            (data.test, MAX_ITEMS, "test"),
+        part.subset(sample(len(part), limit, name))
+        for part, limit, name in (
+            (data.train, most.training, "training"),
+            (data.validation, most.validation, "validation"),
+            (data.test, most.items, "test"),
         )
     )
     if not len(train):
         return {}
-    rows, tuned, asked = (pixels(part.images) for part in (train, validation, test))
+    rows, tuned, asked = (sight.of(part) for part in (train, validation, test))
     classes = max(data.num_classes, test.num_classes)
     targets = torch.nn.functional.one_hot(torch.from_numpy(train.labels), classes).float()
 
@@ -83,11 +113,11 @@ def classified_by_pixels(data: TaskData) -> dict[str, Values]:
         """The first of those that are right most often on validation."""
         return int(np.argmax([_scores(logits, validation)["top1"] for logits in candidates])) if candidates else 0
 
-    models = ridge(rows, targets, PENALTIES)
+    models = ridge(rows, targets, sight.penalties)
     k = NEIGHBOURS[best([voted(tuned, k) for k in NEIGHBOURS] if len(validation) else [])]
     model = models[best([model(tuned) for model in models] if len(validation) else [])]
-    answers = {"nearest_pixels": voted(asked, 1), "knn_pixels": voted(asked, k), "linear_pixels": model(asked)}
-    return {name: _scores(logits, test) for name, logits in answers.items()}
+    answers = {"nearest": voted(asked, 1), "knn": voted(asked, k), "linear": model(asked)}
+    return {f"{name}_{sight.name}": _scores(logits, test) for name, logits in answers.items()}
 
 
 def _scores(logits: Tensor, split: Split) -> Values:
@@ -106,36 +136,49 @@ class Linear:
 
 
 def ridge(rows: Tensor, targets: Tensor, penalties: Sequence[float]) -> list[Linear]:
-    """Ridge regression of `targets` (n, outputs) on `rows` (n, d), with one decomposition for all `penalties`."""
+    """Ridge regression of `targets` (n, outputs) on `rows` (n, d), with one decomposition for all `penalties`.
+
+    Of the smaller of the two square matrices: d x d, or (the dual form) n x n.
+    """
     inputs, outputs = rows.double().mean(0), targets.double().mean(0)
-    centred = rows.double() - inputs
-    values, vectors = torch.linalg.eigh(centred.T @ centred)
+    centred, wanted = rows.double() - inputs, targets.double() - outputs
+    dual = len(rows) < rows.shape[1]
+    values, vectors = torch.linalg.eigh(centred @ centred.T if dual else centred.T @ centred)
     values = values.clamp(min=0)
-    projected = vectors.T @ (centred.T @ (targets.double() - outputs))
-    floor = values.mean().clamp(min=1e-12)
-    return [Linear(vectors @ (projected / (values + p * floor)[:, None]), inputs, outputs) for p in penalties]
+    projected = vectors.T @ (wanted if dual else centred.T @ wanted)
+    floor = (values.sum() / rows.shape[1]).clamp(min=1e-12)
+    basis = centred.T @ vectors if dual else vectors
+    return [Linear(basis @ (projected / (values + p * floor)[:, None]), inputs, outputs) for p in penalties]
 
 
-def found_by_pixels(data: TaskData, metrics: Sequence[str] | None = None) -> dict[str, Values]:
+def found_by(data: TaskData, metrics: Sequence[str] | None = None, sight: Sight = PIXELS) -> dict[str, Values]:
     """Retrieval metrics on the test split, by name of the baseline; all by cosine.
 
     `raw_pixels` compares the pixels. `whitened_pixels` compares them on the first principal components of the training
-    images, each scaled to variance 1. `colours` compares square roots of histograms of 4 x 4 x 4 colours (of grey images:
-    16 levels).
+    images, each scaled to variance 1.
     """
     test, train = data.test, data.train
-    found = {"raw_pixels": _search(test, lambda images, chosen: pixels(images, chosen), metrics)}
+    by_name = {f"raw_{sight.name}": _search(test, sight.rows, metrics, sight.most)}
     if len(train) > 1:
-        learned = pixels(train.images, sample(len(train), MAX_TRAINING, "training")).double()
+        learned = sight.rows(train.images, sample(len(train), sight.most.training, "training")).double()
         mean = learned.mean(0)
         _, scales, directions = torch.linalg.svd(learned - mean, full_matrices=False)
-        kept = int((scales[:WHITENED] > 1e-6 * scales[0].clamp(min=1e-12)).sum())
+        kept = int((scales[: sight.whitened] > 1e-6 * scales[0].clamp(min=1e-12)).sum())
         if kept:
             whitening = directions[:kept].T / scales[:kept]
-            found["whitened_pixels"] = _search(
-                test, lambda images, chosen: ((pixels(images, chosen).double() - mean) @ whitening).float(), metrics
+            by_name[f"whitened_{sight.name}"] = _search(
+                test,
+                lambda images, chosen: ((sight.rows(images, chosen).double() - mean) @ whitening).float(),
+                metrics,
+                sight.most,
             )
-    return found | {"colours": _search(test, _colours, metrics)}
+    return by_name
+
+
+def found_by_colours(data: TaskData, metrics: Sequence[str] | None = None) -> dict[str, Values]:
+    """Retrieval metrics on the test split of `colours`, which compares square roots of histograms of 4 x 4 x 4 colours (of
+    grey images: 16 levels)."""
+    return {"colours": _search(data.test, _colours, metrics, Most())}
 
 
 def _colours(images: Images, chosen: np.ndarray) -> Tensor:
@@ -152,21 +195,21 @@ def _colours(images: Images, chosen: np.ndarray) -> Tensor:
     return torch.cat(parts)
 
 
-def _search(test: Split, embed: Embedding, metrics: Sequence[str] | None) -> Values:
+def _search(test: Split, embed: Embedding, metrics: Sequence[str] | None, most: Most) -> Values:
     gallery = test if test.gallery is None else test.gallery
     everything = np.arange(len(gallery))
-    if len(gallery) <= MAX_ITEMS:
+    if len(gallery) <= most.items:
         rows = embed(gallery.images, everything)
         query = rows if gallery is test else embed(test.images, np.arange(len(test)))
         return split_metrics(query, rows, test, metrics)
-    asked = sample(len(test), MAX_QUERIES, "queries")
-    found: Values = {}
+    asked = sample(len(test), most.queries, "queries")
+    values: Values = {}
     for prefix, relevance in Relevance.settings(test).items():
-        part, items = _part_of(relevance, asked, sample(len(gallery), MAX_ITEMS, "gallery"))
+        part, items = _part_of(relevance, asked, sample(len(gallery), most.items, "gallery"))
         names = metrics or [name for name in test.metrics if (parse_metric(name)[1] or 0) < len(items)]
         scores = retrieval_metrics(embed(test.images, asked), embed(gallery.images, items), part, names or None)
-        found |= {prefix + name: value for name, value in scores.items()}
-    return found
+        values |= {prefix + name: value for name, value in scores.items()}
+    return values
 
 
 def _part_of(relevance: Relevance, asked: np.ndarray, fill: np.ndarray) -> tuple[Relevance, np.ndarray]:
@@ -184,23 +227,26 @@ def _part_of(relevance: Relevance, asked: np.ndarray, fill: np.ndarray) -> tuple
     return Relevance.from_lists([at[p] for p in positives], [at[i] for i in ignored], len(items)), items
 
 
-def described_by_neighbours(data: TaskData, ks: Sequence[int]) -> dict[str, Values]:
+def described_by(data: TaskData, ks: Sequence[int], sight: Sight = PIXELS) -> dict[str, Values]:
     """Recall of text search, by name of the baseline: images become bags of words, and are compared with texts by them.
 
     A bag of words is weighted by inverse document frequency over the training captions, whose most frequent words it
     knows. `neighbours_words` gives an image the mean of the captions of the 5 nearest training images by pixels,
-    `linear_words` what ridge regression makes of its pixels.
+    `linear_words` what ridge regression makes of its pixels; those of another sight end in its name.
     """
-    train = data.train.subset(sample(len(data.train), MAX_TRAINING, "training"))
+    train = data.train.subset(sample(len(data.train), sight.most.training, "training"))
     if not len(train) or train.captions is None or data.test.captions is None:
         return {}
-    rows, asked = pixels(train.images), pixels(data.test.images)
+    rows, asked = sight.of(train), sight.of(data.test)
     words = BagOfWords(train.captions)
     targets = torch.stack([words(own).mean(0) if own else words.nothing() for own in train.captions])
     near = targets[search(asked, rows, min(5, len(rows)))].mean(1)
-    linear = ridge(rows, targets, [0.1])[0](asked)
+    linear = ridge(rows, targets, [sight.words_penalty])[0](asked)
+    ending = "" if sight is PIXELS else f"_{sight.name}"
     return {
-        name: text_image_metrics(images, data.test.captions, words, protocol=data.test.caption_protocol, ks=ks)
+        f"{name}{ending}": text_image_metrics(
+            images, data.test.captions, words, protocol=data.test.caption_protocol, ks=ks
+        )
         for name, images in (("neighbours_words", near), ("linear_words", linear))
     }
 

@@ -3,7 +3,7 @@
 import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import comb
 from pathlib import Path
 from typing import Final
@@ -14,12 +14,8 @@ from subnetbench.harness.core.files import read_json, write_atomically
 from subnetbench.harness.core.hashing import digest_of
 from subnetbench.harness.core.metrics import parse_metric
 from subnetbench.harness.data.splits import Split, TaskData
-from subnetbench.harness.evaluation.pixels import (
-    Values,
-    classified_by_pixels,
-    described_by_neighbours,
-    found_by_pixels,
-)
+from subnetbench.harness.evaluation import frozen
+from subnetbench.harness.evaluation.pixels import Values, classified_by, described_by, found_by, found_by_colours
 from subnetbench.harness.evaluation.relevance import Relevance
 from subnetbench.harness.evaluation.text_image import KS, galleries
 
@@ -34,31 +30,49 @@ Baselines = Mapping[str, Values]
 
 
 def trivial_baselines(data: TaskData, metrics: Sequence[str] | None = None, ks: Sequence[int] = KS) -> Baselines:
-    """The trivial baselines of the task on the test split.
+    """The trivial baselines of the task on the test split that need no network.
 
-    Classification: `chance`, `constant`, and those of `classified_by_pixels`. Retrieval: `chance` and those of
-    `found_by_pixels`. Text-image: `chance` and those of `described_by_neighbours`. `metrics` are those of a retrieval
+    Classification: `chance`, `constant`, and those of `classified_by` pixels. Retrieval: `chance`, `colours` and those of
+    `found_by` pixels. Text-image: `chance` and those of `described_by` pixels. `metrics` are those of a retrieval
     task, `ks` those of a text-image task.
     """
     if data.task == "classification":
-        return {"chance": guess(data), "constant": constant_answer(data.test), **classified_by_pixels(data)}
+        return {"chance": guess(data), "constant": constant_answer(data.test), **classified_by(data)}
     if data.task == "retrieval":
-        found = found_by_pixels(data, metrics)
-        return {"chance": random_ranking(data.test, found["raw_pixels"]), **found}
-    return {"chance": random_order(data.test, ks), **described_by_neighbours(data, ks)}
+        found = found_by(data, metrics)
+        return {"chance": random_ranking(data.test, found["raw_pixels"]), **found, **found_by_colours(data, metrics)}
+    return {"chance": random_order(data.test, ks), **described_by(data, ks)}
+
+
+def frozen_baselines(data: TaskData, metrics: Sequence[str] | None = None, ks: Sequence[int] = KS) -> Baselines:
+    """Those on the features of a frozen network, which `frozen.why_missing` says are possible."""
+    if data.task == "classification":
+        return classified_by(data, frozen.FEATURES)
+    if data.task == "retrieval":
+        return found_by(data, metrics, frozen.FEATURES)
+    return described_by(data, ks, frozen.FEATURES)
 
 
 def cached_baselines(data: TaskData, folder: Path | None) -> Baselines:
-    """`trivial_baselines`, computed once for each data digest and `VERSION`, and kept in `folder` as JSON.
+    """Both kinds of baselines, each computed once for each data digest and `VERSION`, and kept in `folder` as JSON.
 
-    Concurrent runs may both compute them; each writes a whole file, with the same content.
+    Those of a frozen network are left out, with a line in the log, where there is none. Concurrent runs may both compute
+    them; each writes a whole file, with the same content.
     """
+    found = _cached("trivial baselines", trivial_baselines, data, folder)
+    if missing := frozen.why_missing(data.channels):
+        _log.info("no baselines on features of a frozen network: %s", missing)
+        return found
+    return {**found, **_cached(f"frozen baselines {frozen.NAME}", frozen_baselines, data, folder)}
+
+
+def _cached(kind: str, compute: Callable[[TaskData], Baselines], data: TaskData, folder: Path | None) -> Baselines:
     if folder is None:
-        return trivial_baselines(data)
-    path = folder / f"baselines-{digest_of('trivial baselines', VERSION, data.task, data.digest)}.json"
+        return compute(data)
+    path = folder / f"baselines-{digest_of(kind, VERSION, data.task, data.digest)}.json"
     found = _checked(read_json(path))
     if found is None:
-        found = trivial_baselines(data)
+        found = compute(data)
         try:
             write_atomically(path, json.dumps(found))
         except OSError as error:

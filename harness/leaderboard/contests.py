@@ -77,6 +77,8 @@ def _contest(
         columns.append(Column(metric.metric, cells, numeric=True))
         if metric is lead and not np.isnan(metric.trivial[members]).all():
             columns.append(Column("trivial", _trivial(metric, members), numeric=True))
+        if metric is lead and not np.isnan(metric.frozen[members]).all():
+            columns.append(Column("frozen", _frozen(metric, members), numeric=True))
     ranked = f" · ranked by {lead.metric}" if lead is not None else ""
     return table_of(contest_title(part) + _apart(apart, int(members[0])) + ranked, columns)
 
@@ -156,10 +158,22 @@ def _mean(metric: MetricColumn, at: int, seeds: int, spread: bool) -> str:
 
 def _trivial(metric: MetricColumn, members: np.ndarray) -> list[str]:
     """The best baseline, whether the interval clears it, where there is one that can tell, and the baseline's name."""
-    cleared = metric.clears_trivial()
-    marks = ["" if np.isnan(metric.half_width[at]) else " ✓" if cleared[at] else " ✗" for at in members]
-    names = [f" {metric.baseline[at]}" if metric.baseline[at] != TRIVIAL else "" for at in members]
-    return [f"{number(metric.trivial[at])}{mark}{name}" for at, mark, name in zip(members, marks, names, strict=True)]
+    names = np.where(metric.baseline == TRIVIAL, "", metric.baseline)
+    return _beside(
+        metric.trivial[members], metric.clears_trivial()[members], metric.half_width[members], names[members]
+    )
+
+
+def _frozen(metric: MetricColumn, members: np.ndarray) -> list[str]:
+    """The same of baselines on features of a frozen network."""
+    names = metric.frozen_baseline[members]
+    return _beside(metric.frozen[members], metric.clears_frozen()[members], metric.half_width[members], names)
+
+
+def _beside(values: np.ndarray, cleared: np.ndarray, half_width: np.ndarray, names: np.ndarray) -> list[str]:
+    marks = ["" if np.isnan(half) else " ✓" if clear else " ✗" for clear, half in zip(cleared, half_width, strict=True)]
+    cells = [f"{number(value)}{mark} {name}" for value, mark, name in zip(values, marks, names, strict=True)]
+    return ["–" if np.isnan(value) else cell.rstrip() for value, cell in zip(values, cells, strict=True)]
 
 
 def _failures(board: Board) -> list[str]:

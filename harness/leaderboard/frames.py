@@ -67,6 +67,8 @@ class MetricColumn:
     rank_worst: np.ndarray
     trivial: np.ndarray
     baseline: np.ndarray
+    frozen: np.ndarray
+    frozen_baseline: np.ndarray
     apart: np.ndarray
 
     @property
@@ -84,7 +86,14 @@ class MetricColumn:
 
     def clears_trivial(self) -> np.ndarray:
         """Whether the whole interval is better than the trivial baseline; False where either is missing."""
-        return (self.high < self.trivial) if higher_is_better(self.metric) is False else (self.low > self.trivial)
+        return self._clears(self.trivial)
+
+    def clears_frozen(self) -> np.ndarray:
+        """The same of the baseline on features of a frozen network."""
+        return self._clears(self.frozen)
+
+    def _clears(self, value: np.ndarray) -> np.ndarray:
+        return (self.high < value) if higher_is_better(self.metric) is False else (self.low > value)
 
 
 def view_of(board: Board, view: View) -> tuple[pd.DataFrame, list[MetricColumn]]:
@@ -120,6 +129,9 @@ def tidy(board: Board, view: View) -> pd.DataFrame:
             trivial=of_metric.trivial[has],
             baseline=of_metric.baseline[has],
             clears_trivial=of_metric.clears_trivial()[has],
+            frozen=of_metric.frozen[has],
+            frozen_baseline=of_metric.frozen_baseline[has],
+            clears_frozen=of_metric.clears_frozen()[has],
             not_averaged=of_metric.apart[has],
             run_ids=pd.Series(board.runs_of(of_metric.cell[has]), part.index, object),
         )
@@ -252,6 +264,7 @@ def _metric_column(board: Board, rows: pd.DataFrame, metric: str, contest: np.nd
     has = cell >= 0
     intervals = board.intervals.of(metric, cell)
     trivial, baseline = best_baselines(board, rows, metric)
+    frozen, frozen_baseline = best_baselines(board, rows, metric, frozen=True)
 
     def spread(values: np.ndarray) -> np.ndarray:
         return np.append(values, np.nan)[np.where(has, cell, -1)]
@@ -270,6 +283,8 @@ def _metric_column(board: Board, rows: pd.DataFrame, metric: str, contest: np.nd
         rank_worst=ranks.worst,
         trivial=trivial,
         baseline=baseline,
+        frozen=frozen,
+        frozen_baseline=frozen_baseline,
         apart=np.append(board.apart, "")[np.where(has, cell, -1)],
     )
 

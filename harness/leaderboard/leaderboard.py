@@ -68,7 +68,8 @@ class Leaderboard(Board):
             (runs), `rank` (position in the order of means, among the rows shown that agree in `keys.CONTEST` and in
             `within`; 0: not ranked, as a row of one seed), `rank_best` and `rank_worst` (between which the true rank
             lies, for all these rows at once, at the confidence of the leaderboard; see `ranking.rank_rows`),
-            `trivial` (the best trivial baseline of the data), `baseline` (its name), `clears_trivial` (the whole interval is better than it),
+            `trivial` (the best trivial baseline of the data without a network), `baseline` (its name), `clears_trivial` (the whole
+            interval is better than it), `frozen`, `frozen_baseline`, `clears_frozen` (the same on features of a frozen network),
             `not_averaged` (of times, in what the machines of the runs differ: there is no mean then), and `run_ids`.
 
         Raises:

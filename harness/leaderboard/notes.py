@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from subnetbench.harness.leaderboard.aggregate import CIRCUMSTANCES, EXPERIMENT, FOUNDATIONS, UNFINISHED
+from subnetbench.harness.leaderboard.baselines import without_frozen
 from subnetbench.harness.leaderboard.board import Board
 from subnetbench.harness.leaderboard.foundations import (
     HEADERS,
@@ -43,6 +44,7 @@ def notes(board: Board, rows: pd.DataFrame, selection: Selection | None = None) 
         *_together(board, rows),
         *times_apart(board, rows),
         *differences(board, rows),
+        *without_frozen(board, rows),
         *_method(board, rows),
     ]
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from subnetbench.harness.evaluation.cost import time_metrics
     from subnetbench.harness.evaluation.items import caption_items, image_items
     from subnetbench.harness.evaluation.macs import mac_metrics
+    from subnetbench.harness.evaluation.packaged import load_packaged_weights, package_folder, packaged_weights_file
     from subnetbench.harness.evaluation.protocols import TIMING_SECONDS, evaluate_variants
     from subnetbench.harness.evaluation.relevance import Difficulty, revisited_truth
     from subnetbench.harness.evaluation.retrieval import split_metrics
@@ -93,11 +94,14 @@ __all__ = [
     "digest_of",
     "evaluate_variants",
     "image_items",
+    "load_packaged_weights",
     "mac_metrics",
     "nearest",
     "normalise",
     "numpy_generator",
     "operating_point",
+    "package_folder",
+    "packaged_weights_file",
     "read_file",
     "register_dataset",
     "register_method",

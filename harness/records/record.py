@@ -18,6 +18,9 @@ MERGED_PREFIX = "merged-"
 TRIVIAL = "trivial"
 """Variant of the rows that hold a trivial baseline: `trivial:chance`, `trivial:knn_pixels`, ..., or just `trivial`"""
 
+FROZEN = "_features"
+"""How the names of those trivial baselines end that use the features of a packaged network as it comes"""
+
 _ERROR_LENGTH = 500
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 

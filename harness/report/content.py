@@ -178,9 +178,11 @@ def _rows(
     group_of = {group: at for at, group in enumerate(dict.fromkeys(rows["group"]))}
     cells: list[dict[str, Cell]] = [{} for _ in range(len(rows))]
     for column in columns:
-        cleared = column.clears_trivial()
+        cleared, above_frozen = column.clears_trivial(), column.clears_frozen()
         for at in np.flatnonzero(column.cell >= 0):
-            cells[at][column.metric] = _cell(board, column, int(at), bool(cleared[at]), number)
+            cells[at][column.metric] = _cell(
+                board, column, int(at), (bool(cleared[at]), bool(above_frozen[at])), number
+            )
     texts = {name: rows[name].tolist() for name in _NAMES}
     apart = told_apart_by(rows)
     for name in _STANDS_ON:  # what was spent is a part of the budget
@@ -202,9 +204,9 @@ def _rows(
     ]
 
 
-def _cell(board: Board, column: MetricColumn, at: int, cleared: bool, number: dict[int, int]) -> Cell:
+def _cell(board: Board, column: MetricColumn, at: int, cleared: tuple[bool, bool], number: dict[int, int]) -> Cell:
     part = board.cells.part(int(column.cell[at]))
-    known = np.isfinite(column.trivial[at])
+    known = np.isfinite([column.trivial[at], column.frozen[at]]) & np.isfinite(column.half_width[at])
     return Cell(
         mean=significant(float(column.mean[at])),
         std=significant(float(column.std[at])),
@@ -215,7 +217,10 @@ def _cell(board: Board, column: MetricColumn, at: int, cleared: bool, number: di
         ranks=(int(column.rank_best[at]), int(column.rank_worst[at])),
         trivial=significant(float(column.trivial[at])),
         baseline=str(column.baseline[at]),
-        clears=cleared if known and np.isfinite(column.half_width[at]) else None,
+        clears=cleared[0] if known[0] else None,
+        frozen=significant(float(column.frozen[at])),
+        frozen_baseline=str(column.frozen_baseline[at]),
+        clears_frozen=cleared[1] if known[1] else None,
         apart=str(column.apart[at]),
         interval=str(column.interval[at]),
     )

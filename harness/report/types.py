@@ -45,7 +45,8 @@ class Cell(Numbers):
     `interval` says over what it is: `seeds`, `joint` (seeds and test items), or empty where there is none.
     `rank` is 0 where the row is not ranked by the metric; the true rank lies in `ranks`. `apart` says in what the machines
     of the runs differ where the metric is a time: there is no mean then. `clears` says whether the whole interval is better than the
-    best trivial baseline, whose name is `baseline`; None where one of them is missing.
+    best trivial baseline without a network, whose name is `baseline`; None where one of them is missing. `frozen` and its like
+    are the same of the best baseline on features of a frozen network.
     """
 
     mean: float | None
@@ -58,6 +59,9 @@ class Cell(Numbers):
     trivial: float | None = None
     baseline: str = ""
     clears: bool | None = None
+    frozen: float | None = None
+    frozen_baseline: str = ""
+    clears_frozen: bool | None = None
     apart: str = ""
     interval: str = ""
 
@@ -77,6 +81,12 @@ class Cell(Numbers):
             content |= {"rank": self.rank, "ranks": self.ranks}
         if self.trivial is not None:
             content |= {"trivial": self.trivial, "baseline": self.baseline, "clears": self.clears}
+        if self.frozen is not None:
+            content |= {
+                "frozen": self.frozen,
+                "frozen_baseline": self.frozen_baseline,
+                "clears_frozen": self.clears_frozen,
+            }
         return content
 
 

@@ -77,6 +77,9 @@ function columnsOf(state) {
     if (metric === lead && rows.some((row) => row.cells[lead]?.trivial !== undefined)) {
       columns.push({ key: "trivial", title: "trivial", numeric: true, value: (row) => row.cells[lead]?.trivial, show: (row) => trivialOf(row.cells[lead]) });
     }
+    if (metric === lead && rows.some((row) => row.cells[lead]?.frozen !== undefined)) {
+      columns.push({ key: "frozen", title: "frozen", numeric: true, value: (row) => row.cells[lead]?.frozen, show: (row) => frozenOf(row.cells[lead]) });
+    }
   }
   return columns;
 }
@@ -92,10 +95,20 @@ function figureOf(row, metric, state) {
 
 function trivialOf(cell) {
   if (cell?.trivial === undefined) return "";
-  const mark = { true: " ✓", false: " ✗" }[cell.clears] ?? "";
-  const meaning = { true: "the whole interval is better than the best trivial baseline", false: "the interval does not clear the best trivial baseline" }[cell.clears];
-  const name = cell.baseline && cell.baseline !== "trivial" ? ` ${cell.baseline}` : "";
-  return h("span", { title: meaning }, number(cell.trivial) + mark + name);
+  const name = cell.baseline && cell.baseline !== "trivial" ? cell.baseline : "";
+  return besideOf(cell.trivial, cell.clears, name, "the best trivial baseline without a network");
+}
+
+function frozenOf(cell) {
+  if (cell?.frozen === undefined) return "";
+  return besideOf(cell.frozen, cell.clears_frozen, cell.frozen_baseline, "the best baseline on features of a frozen network");
+}
+
+function besideOf(value, clears, name, kind) {
+  const mark = { true: " ✓", false: " ✗" }[clears] ?? "";
+  const against = name ? `${name}, ${kind}` : kind;
+  const meaning = { true: `the whole interval is better than ${against}`, false: `the interval does not clear ${against}` }[clears];
+  return h("span", { title: meaning }, number(value) + mark + (name ? ` ${name}` : ""));
 }
 
 function compareValues(a, b) {

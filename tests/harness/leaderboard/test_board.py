@@ -227,6 +227,28 @@ def test_a_row_that_leaves_a_baseline_out_is_compared_with_it(folder: Any) -> No
     assert "0.6000 ✗ knn_pixels" in render(Leaderboard(folder.path))
 
 
+def test_features_of_a_frozen_network_have_a_column_and_a_mark_of_their_own(folder: Any) -> None:
+    """What a row has to beat does not depend on whether a package is installed; that none is recorded, is said."""
+
+    def trivial(name: str, value: float) -> Score:
+        return Score(metric="top1", value=value, split="test", variant=f"trivial:{name}")
+
+    for seed, value in enumerate((0.5, 0.51, 0.52)):
+        known = [trivial("knn_pixels", 0.3), trivial("knn_lite0_features", 0.55), trivial("linear_lite0_features", 0.6)]
+        folder.add(scores=[folder.top1(value), *known], seed=seed)
+        folder.add(
+            scores=[folder.top1(value), known[0]], method="elsewhere", dataset="other", data_digest="d9", seed=seed
+        )
+    board = Leaderboard(folder.path)
+    row = board.frame(metrics=["top1"]).set_index("method").loc["edge_popup"]
+    assert (row["trivial"], row["baseline"], row["clears_trivial"]) == (0.3, "knn_pixels", True)
+    assert (row["frozen"], row["frozen_baseline"], row["clears_frozen"]) == (0.6, "linear_lite0_features", False)
+    shown = render(board)
+    assert "0.3000 ✓ knn_pixels" in shown
+    assert "0.6000 ✗ linear_lite0_features" in shown
+    assert "Without baselines on features of a frozen network: other (classification)." in shown
+
+
 def test_every_cell_is_traced_to_its_records(folder: Any) -> None:
     records = folder.seeds([0.4, 0.6])
     board = Leaderboard.from_records(read_records(folder.path))

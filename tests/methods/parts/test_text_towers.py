@@ -4,13 +4,9 @@ import pytest
 import torch
 
 from subnetbench.harness.core.errors import DataError
+from subnetbench.harness.method import load_packaged_weights, package_folder, packaged_weights_file
 from subnetbench.methods.parts.networks import text_towers
 from subnetbench.methods.parts.networks.feature_maps import feature_map_backbone
-from subnetbench.methods.parts.networks.packaged_weights import (
-    load_packaged_weights,
-    package_folder,
-    packaged_weights_file,
-)
 from subnetbench.methods.parts.networks.text_towers import (
     PAD,
     BagOfPieces,
