@@ -9,7 +9,7 @@ from pathlib import Path
 from subnetbench.datasets.parts.annotations import columns, text_lines
 from subnetbench.datasets.parts.download import Download
 from subnetbench.datasets.parts.retrieval import Parts, RetrievalConfig, RetrievalDataset, below
-from subnetbench.harness.data import DataError, register_dataset
+from subnetbench.harness.data import DataError, protocols_of, register_dataset
 
 
 @register_dataset("aircraft")
@@ -23,7 +23,7 @@ class Aircraft(RetrievalDataset):
     source = "https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft"
     folder = "fgvc-aircraft-2013b"
     counts = {"train classes": 50, "train images": 5000, "test classes": 50, "test images": 5000}
-    protocol = "first 50 variants train, others test; each image a query to all others"
+    (protocol,) = protocols_of("aircraft", "retrieval")
     downloads = (
         Download(
             "https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz",

@@ -12,7 +12,7 @@ import numpy as np
 
 from subnetbench.datasets.parts.annotations import mat_fields, mat_variables, text_lines
 from subnetbench.datasets.parts.retrieval import Parts, RetrievalConfig, RetrievalDataset, below
-from subnetbench.harness.data import DataError, register_dataset
+from subnetbench.harness.data import DataError, protocols_of, register_dataset
 
 CLASSES = 196
 Listing = tuple[list[Path], list[int], list[str]]
@@ -27,7 +27,7 @@ class Cars196(RetrievalDataset):
     source = "the authors' page is gone; copies hold cars_annos.mat with car_ims, or the development kit"
     folder = "cars196"
     counts = {"train classes": 98, "train images": 8054, "test classes": 98, "test images": 8131}
-    protocol = "first 98 classes train, others test; each image a query to all others"
+    (protocol,) = protocols_of("cars196", "retrieval")
 
     class Config(RetrievalConfig):
         pass

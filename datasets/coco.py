@@ -22,6 +22,7 @@ from subnetbench.harness.data import (
     Task,
     TaskData,
     UserError,
+    protocols_of,
     register_dataset,
 )
 
@@ -60,7 +61,8 @@ class Coco(Dataset):
             train, validation = hold_out(train, self.config.validation_size, self.config.split_seed, "validation")
         else:
             train, validation = without_images(test, "train"), without_images(test, "validation")
-        return text_image_data(self, (train, validation, test), protocol="val2017 as a whole, 2017 captions", base=base)
+        (protocol,) = protocols_of(self.name, task)
+        return text_image_data(self, (train, validation, test), protocol=protocol, base=base)
 
     def _split(self, base: Path, year: str, name: str) -> Split:
         file = f"captions_{year}.json"

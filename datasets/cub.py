@@ -9,7 +9,7 @@ from pathlib import Path
 from subnetbench.datasets.parts.annotations import columns
 from subnetbench.datasets.parts.download import Download
 from subnetbench.datasets.parts.retrieval import Parts, RetrievalConfig, RetrievalDataset, below
-from subnetbench.harness.data import DataError, register_dataset
+from subnetbench.harness.data import DataError, protocols_of, register_dataset
 
 
 @register_dataset("cub")
@@ -21,7 +21,7 @@ class Cub(RetrievalDataset):
     source = "https://data.caltech.edu/records/65de6-vp158"
     folder = "CUB_200_2011"
     counts = {"train classes": 100, "train images": 5864, "test classes": 100, "test images": 5924}
-    protocol = "first 100 classes train, others test; each image a query to all others"
+    (protocol,) = protocols_of("cub", "retrieval")
     downloads = (
         Download(
             "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz",

@@ -38,5 +38,4 @@ class Digits(Dataset):
         )
         train, test = hold_out(whole, TEST_SIZE, 0, "test")
         mean, std = channel_statistics(train.images)
-        protocol = "fixed stratified test, validation from training"
-        return classification_data(self, train, test, image_size=8, mean=mean, std=std, protocol=protocol)
+        return classification_data(self, train, test, image_size=8, mean=mean, std=std)

@@ -25,6 +25,7 @@ from subnetbench.datasets.parts.emoji.sources import CUT_SIZE, CUT_VENDORS, VEND
 from subnetbench.datasets.parts.splits import findable, limit_training, renumbered, task_data
 from subnetbench.datasets.parts.statistics import channel_statistics
 from subnetbench.harness.data import (
+    NEAR_DUPLICATES,
     DataError,
     Dataset,
     DatasetConfig,
@@ -36,6 +37,7 @@ from subnetbench.harness.data import (
     UserError,
     near_pairs,
     operating_point,
+    protocols_of,
     register_dataset,
 )
 
@@ -126,14 +128,10 @@ class Emoji(Dataset):
         )
         mean, std = channel_statistics(train.images)
         train = limit_training(train, self.config)
-        classes = "vendors in drawings" if self.config.labels == "vendors" else self.config.labels
-        protocol = {
-            "classification": f"{classes} of unseen concepts",
-            "retrieval": "class-disjoint and concept-disjoint, each image a query to all others",
-            "text_image": "unseen concepts, one caption to all drawings of its concept",
-        }[task]
+        named = protocols_of(self.name, task)
+        (protocol,) = (name for name in named if task != "classification" or name.startswith(self.config.labels))
         if self.config.split == "near_duplicates":
-            protocol += f"; near-duplicates (cosine above {NEAR:g} at {CUT_SIZE} pixels) on one side"
+            protocol += NEAR_DUPLICATES.format(cosine=NEAR, size=CUT_SIZE)
         splits = train, validation, test
         return task_data(self, task, splits, protocol=protocol, mean=mean, std=std, image_size=archive.size)
 

@@ -18,7 +18,16 @@ from subnetbench.datasets.parts.captioned import (
 )
 from subnetbench.datasets.parts.captions import read_flickr
 from subnetbench.datasets.parts.splits import stratified_order
-from subnetbench.harness.data import DataError, Dataset, DatasetConfig, Task, TaskData, UserError, register_dataset
+from subnetbench.harness.data import (
+    DataError,
+    Dataset,
+    DatasetConfig,
+    Task,
+    TaskData,
+    UserError,
+    protocols_of,
+    register_dataset,
+)
 
 ANNOTATIONS = ("results.csv", "results_20130124.token")
 
@@ -51,9 +60,10 @@ class Flickr30k(Dataset):
             wanted = f"{' or '.join(ANNOTATIONS)}, and the images in {' or '.join(FLICKR_FOLDERS)}"
             raise DataError(f"Flickr30k is not in {base}: put there {wanted}. Get it from {self.source}")
         whole = captioned_split("test", folder, read_flickr(annotations))
+        whole_set, drawn = protocols_of(self.name, task)
         if not self.config.training:
             splits = (without_images(whole, "train"), without_images(whole, "validation"), whole)
-            return text_image_data(self, splits, protocol="the whole collection", base=base)
+            return text_image_data(self, splits, protocol=whole_set, base=base)
         size = self.config.held_out
         if len(whole) <= 2 * size:
             fault = "leaves nothing to train on"
@@ -61,4 +71,4 @@ class Flickr30k(Dataset):
         order = stratified_order(whole.labels, self.config.split_seed, "test")
         test, validation, train = (np.sort(part) for part in np.split(order, [size, 2 * size]))
         splits = (whole.subset(train, "train"), whole.subset(validation, "validation"), whole.subset(test))
-        return text_image_data(self, splits, protocol=f"{size} drawn images", base=base)
+        return text_image_data(self, splits, protocol=drawn.format(size=size), base=base)

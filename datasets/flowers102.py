@@ -11,7 +11,7 @@ from torchvision.datasets import Flowers102 as TorchvisionFlowers
 from subnetbench.datasets.parts.annotations import mat_variables
 from subnetbench.datasets.parts.download import Download
 from subnetbench.datasets.parts.retrieval import Parts, RetrievalConfig, RetrievalDataset
-from subnetbench.harness.data import DataError, register_dataset
+from subnetbench.harness.data import DataError, protocols_of, register_dataset
 
 CLASSES = 102
 _ADDRESS = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/"
@@ -26,7 +26,7 @@ class Flowers102(RetrievalDataset):
     source = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102"
     folder = "flowers-102"
     counts = {"train classes": 51, "train images": 3493, "test classes": 51, "test images": 4696}
-    protocol = "first 51 classes train, others test; each image a query to all others"
+    (protocol,) = protocols_of("flowers102", "retrieval")
     # The checksums are torchvision's.
     downloads = (
         Download(f"{_ADDRESS}102flowers.tgz", "52808999861908f626f3c1f4e79d11fa", "md5", folder, holds="jpg"),

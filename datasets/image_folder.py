@@ -28,6 +28,7 @@ from subnetbench.harness.data import (
     Task,
     TaskData,
     UserError,
+    protocols_of,
     register_dataset,
     sample_uniforms,
     stream_key,
@@ -64,7 +65,7 @@ class ImageFolder(Dataset):
         else:
             train, validation, test = renumbered(train), findable(validation), findable(test)
         train = limit_training(train, self.config)
-        protocol = "classes by folder" if task == "classification" else "each image a query to all others"
+        (protocol,) = protocols_of(self.name, task)
         splits = train, validation, test
         return task_data(self, task, splits, protocol=protocol, mean=IMAGENET_MEAN, std=IMAGENET_STD, base=base)
 

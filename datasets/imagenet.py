@@ -58,7 +58,6 @@ class Imagenet(Dataset):
             image_size=None,
             mean=IMAGENET_MEAN,
             std=IMAGENET_STD,
-            protocol="official validation as test, validation from training",
             base=folder,
             task=task,
         )

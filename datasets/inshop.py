@@ -11,7 +11,7 @@ from pydantic import Field
 
 from subnetbench.datasets.parts.annotations import columns
 from subnetbench.datasets.parts.retrieval import Parts, RetrievalConfig, RetrievalDataset, below, with_gallery
-from subnetbench.harness.data import DataError, register_dataset
+from subnetbench.harness.data import DataError, protocols_of, register_dataset
 
 PARTS = ("train", "query", "gallery")
 
@@ -32,7 +32,7 @@ class Inshop(RetrievalDataset):
         "gallery images": 12612,
     }
     metrics = (*(f"recall_at_{k}" for k in (1, 2, 4, 8, 10, 20, 30)), "map_at_r", "map")
-    protocol = "official queries and gallery, class-disjoint from training"
+    (protocol,) = protocols_of("inshop", "retrieval")
 
     class Config(RetrievalConfig):
         partition: Annotated[

@@ -17,7 +17,7 @@ from subnetbench.datasets.parts.annotations import columns, csv_columns, text_li
 from subnetbench.datasets.parts.folders import class_folders
 from subnetbench.datasets.parts.retrieval import Parts, RetrievalConfig, RetrievalDataset, below, unlabelled
 from subnetbench.datasets.parts.revisited import METRICS, Boxes, revisited_test
-from subnetbench.harness.data import DataError, GroundTruth, Split, TaskData, register_dataset
+from subnetbench.harness.data import DataError, GroundTruth, Split, TaskData, protocols_of, register_dataset
 
 CLEAN = "train/train_clean.csv"
 # Query image, and the gallery images that show the same landmark.
@@ -35,7 +35,7 @@ class Landmarks(RetrievalDataset):
     counts = {"train classes": 81313, "train images": 1580470, "gallery images": 761757}
     queries = {"private": 750, "public": 379}
     metrics = ("recall_at_1", "map_at_100")
-    protocol = "ground truth of images, landmarks partly seen in training"
+    (protocol,) = protocols_of("landmarks", "retrieval")
 
     class Config(RetrievalConfig):
         train_list: Annotated[

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from subnetbench.datasets.parts.annotations import columns
 from subnetbench.datasets.parts.retrieval import Parts, RetrievalConfig, RetrievalDataset, below, with_gallery
-from subnetbench.harness.data import Split, register_dataset
+from subnetbench.harness.data import Split, protocols_of, register_dataset
 
 OFFICIAL = ("Ebay_train.txt", "Ebay_test.txt", None)
 
@@ -29,7 +29,7 @@ class Sop(RetrievalDataset):
     folder = "Stanford_Online_Products"
     counts = {"train classes": 11318, "train images": 59551, "test classes": 11316, "test images": 60502}
     metrics = (*(f"recall_at_{10**power}" for power in range(4)), "r_precision", "map_at_r", "map", "map_trapezoid")
-    protocol = "class-disjoint lists; each image a query to all others, or to a gallery"
+    (protocol,) = protocols_of("sop", "retrieval")
 
     class Config(RetrievalConfig):
         train_list: Annotated[str, Field(min_length=1, description="file with the training images")] = "Ebay_train.txt"

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from subnetbench.datasets.parts.annotations import columns, json_or_yaml
 from subnetbench.datasets.parts.retrieval import Parts, RetrievalConfig, RetrievalDataset, below, with_gallery
-from subnetbench.harness.data import DataError, Split, register_dataset
+from subnetbench.harness.data import DataError, Split, protocols_of, register_dataset
 
 # Paths and class names of each split.
 Listing = dict[str, tuple[list[str], list[str]]]
@@ -32,7 +32,7 @@ class SplitFile(RetrievalDataset):
     citation = "none"
     source = "your own files"
     folder = "own_images"
-    protocol = "own split file"
+    (protocol,) = protocols_of("split_file", "retrieval")
     upright = True
 
     class Config(RetrievalConfig):

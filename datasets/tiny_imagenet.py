@@ -60,7 +60,6 @@ class TinyImagenet(Dataset):
             image_size=64,
             mean=IMAGENET_MEAN,
             std=IMAGENET_STD,
-            protocol="official validation as test, validation from training",
             base=folder,
         )
 

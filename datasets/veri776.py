@@ -12,7 +12,7 @@ import numpy as np
 
 from subnetbench.datasets.parts.annotations import xml_attributes
 from subnetbench.datasets.parts.retrieval import Parts, RetrievalConfig, RetrievalDataset, below, with_gallery
-from subnetbench.harness.data import DataError, GroundTruth, Split, register_dataset
+from subnetbench.harness.data import DataError, GroundTruth, Split, protocols_of, register_dataset
 
 
 @register_dataset("veri776")
@@ -31,7 +31,7 @@ class Veri776(RetrievalDataset):
         "gallery images": 11579,
     }
     metrics = ("recall_at_1", "recall_at_5", "recall_at_10", "map")
-    protocol = "official queries and gallery; the query's vehicle in its own camera is ignored"
+    (protocol,) = protocols_of("veri776", "retrieval")
 
     class Config(RetrievalConfig):
         pass

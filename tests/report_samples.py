@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from subnetbench.harness.core.protocols import protocols_of
 from subnetbench.harness.records import RunRecord, Score, write_record
 from subnetbench.harness.runs.folder import RunFolder
 from subnetbench.harness.runs.spec import RunSpec
@@ -39,7 +40,7 @@ class Results:
             "network": "conv4",
             "dataset": "emoji",
             "task": "classification",
-            "protocol": "concept-disjoint",
+            "protocol": "groups of unseen concepts",
             "data_digest": "0123456789abcdef",
             "budget": "3 epochs x 1000 images",
             "primary_metric": "top1",
@@ -54,7 +55,10 @@ class Results:
             "finished_at": start + timedelta(seconds=10),
             "scores": scores,
         }
-        record = RunRecord(**(values | changes))
+        values |= changes
+        if "protocol" not in changes:
+            values["protocol"] = (*protocols_of(values["dataset"], values["task"]), values["protocol"])[0]
+        record = RunRecord(**values)
         write_record(self.path, record)
         if curves or log:
             folder = RunFolder(self.path, record.run_id)
@@ -130,7 +134,7 @@ def retrieval(results: Results, random: np.random.Generator, seeds: int = 3) -> 
                 names = {"split": "test", "variant": f"capacity {query}", "gallery_variant": f"capacity {gallery}"}
                 scores += [Score(metric=metric, value=value, **names) for metric in ("recall_at_1", "map")]
             scores += costs(f"capacity {query}", 1 - query)
-        more = {"task": "retrieval", "protocol": "unseen classes", "primary_metric": "recall_at_1"}
+        more = {"task": "retrieval", "primary_metric": "recall_at_1"}
         results.run(scores, method="prunnet", seed=seed, **more)
 
 
@@ -143,7 +147,7 @@ def cascades(results: Results, random: np.random.Generator, seeds: int = 3) -> N
             ]
             macs = 1e9 * (1 + width / 20)
             lifetime = Score(metric="lifetime_macs_small_world", value=macs, split="test", variant="cascade")
-            more = {"task": "text_image", "protocol": "all captions", "primary_metric": "text_to_image_recall_at_10"}
+            more = {"task": "text_image", "primary_metric": "text_to_image_recall_at_10"}
             results.run([*scores, lifetime], method="cascade", seed=seed, config={"m": width}, **more)
 
 

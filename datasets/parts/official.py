@@ -6,7 +6,17 @@ from typing import Annotated
 from pydantic import Field
 
 from subnetbench.datasets.parts.splits import hold_out, limit_training, task_data
-from subnetbench.harness.data import Dataset, DatasetConfig, Split, Task, TaskData, UserError
+from subnetbench.harness.data import (
+    OFFICIAL,
+    SEEN_CLASSES,
+    Dataset,
+    DatasetConfig,
+    Split,
+    Task,
+    TaskData,
+    UserError,
+    protocols_of,
+)
 
 # The statistics that torchvision's and timm's pretrained networks expect.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -32,7 +42,6 @@ def classification_data(
     image_size: int | None,
     mean: tuple[float, ...],
     std: tuple[float, ...],
-    protocol: str = "official test, validation from training",
     base: Path | None = None,
     task: Task = "classification",
 ) -> TaskData:
@@ -47,8 +56,9 @@ def classification_data(
     """
     config = dataset.config
     assert isinstance(config, OfficialConfig)
+    (protocol,) = protocols_of(dataset.name, task) or (OFFICIAL,)
     if task == "retrieval":
-        protocol += "; seen classes, each image a query to all others"
+        protocol += SEEN_CLASSES
     most = len(train) - train.num_classes
     if not train.num_classes <= config.validation_size <= most:
         raise UserError(

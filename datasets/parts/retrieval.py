@@ -15,7 +15,18 @@ from pydantic import Field
 from subnetbench.datasets.parts.download import Download, fetch
 from subnetbench.datasets.parts.official import IMAGENET_MEAN, IMAGENET_STD
 from subnetbench.datasets.parts.splits import limit_training, renumbered, task_data
-from subnetbench.harness.data import DataError, Dataset, DatasetConfig, ImageFiles, Split, Task, TaskData, UserError
+from subnetbench.harness.data import (
+    NOT_HELD_OUT,
+    OWN_IMAGE,
+    DataError,
+    Dataset,
+    DatasetConfig,
+    ImageFiles,
+    Split,
+    Task,
+    TaskData,
+    UserError,
+)
 
 FINE_GRAINED_METRICS = (
     *(f"recall_at_{k}" for k in (1, 2, 4, 8, 16, 32)),
@@ -161,13 +172,11 @@ class RetrievalDataset(Dataset):
         config, protocol = self.config, self.protocol
         train, validation = self._validation(parts)
         if config.validation_classes == 0 and len(train):
-            protocol += "; validation not held out"
+            protocol += NOT_HELD_OUT
         train = limit_training(train, config) if len(train) else train
         own = parts.test.own_in_gallery()
         if own is not None and parts.test.ground_truth is None:
-            protocol += (
-                f"; own image left out of the ranking of {int((own >= 0).sum())} queries that are in the gallery"
-            )
+            protocol += OWN_IMAGE.format(count=int((own >= 0).sum()))
         splits = train, validation, replace(parts.test, metrics=self.metrics)
         return task_data(self, "retrieval", splits, protocol=protocol, mean=IMAGENET_MEAN, std=IMAGENET_STD, base=base)
 

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from subnetbench.datasets.parts.plain_pickle import read_plain_pickle
 from subnetbench.datasets.parts.retrieval import Parts, RetrievalConfig, RetrievalDataset, below, unlabelled
-from subnetbench.harness.data import DataError, GroundTruth, Split
+from subnetbench.harness.data import DataError, GroundTruth, Split, protocols_of
 from subnetbench.harness.method import Difficulty, revisited_truth
 
 Boxes = Annotated[
@@ -36,7 +36,7 @@ class RevisitedDataset(RetrievalDataset):
     licence = LICENCE
     citation = CITATION
     metrics = METRICS
-    protocol = "70 queries in Easy (easy_), Medium (no prefix) and Hard (hard_)"
+    (protocol,) = protocols_of("roxford5k", "retrieval")
 
     config: RevisitedConfig
 

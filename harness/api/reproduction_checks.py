@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from subnetbench.harness.core import environment
+from subnetbench.harness.core.numerics import Numerics
 from subnetbench.harness.data.described import describe
-from subnetbench.harness.distributed.numerics import Numerics
 from subnetbench.harness.distributed.world import open_world
 from subnetbench.harness.execution.gathering import code_of, files_of, read_environment, stores
 from subnetbench.harness.execution.run import load_data

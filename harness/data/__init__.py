@@ -11,6 +11,14 @@ if TYPE_CHECKING:
     from subnetbench.harness.core.config import Config, DatasetConfig, OpenFields, operating_point, read_file
     from subnetbench.harness.core.errors import DataError, UserError, nearest, unknown
     from subnetbench.harness.core.hashing import digest_of
+    from subnetbench.harness.core.protocols import (
+        NEAR_DUPLICATES,
+        NOT_HELD_OUT,
+        OFFICIAL,
+        OWN_IMAGE,
+        SEEN_CLASSES,
+        protocols_of,
+    )
     from subnetbench.harness.core.rng import numpy_generator, sample_uniforms, stream_key
     from subnetbench.harness.core.tasks import Task
     from subnetbench.harness.core.written import parse_json, read_written
@@ -25,6 +33,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "IMAGE_EXTENSIONS",
+    "NEAR_DUPLICATES",
+    "NOT_HELD_OUT",
+    "OFFICIAL",
+    "OWN_IMAGE",
+    "SEEN_CLASSES",
     "Config",
     "DataError",
     "DataMetadata",
@@ -47,6 +60,7 @@ __all__ = [
     "numpy_generator",
     "operating_point",
     "parse_json",
+    "protocols_of",
     "read_file",
     "read_written",
     "register_dataset",

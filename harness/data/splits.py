@@ -117,7 +117,7 @@ class TaskData:
     """A data set made ready for one task: three splits, their statistics, and a digest of all of it.
 
     `image_size` is the native side in pixels (None when images differ); `mean` and `std` are per channel, for
-    pixels in [0, 1]. `protocol` names how the splits were made (`concept-disjoint`, `official test`, ...). Two
+    pixels in [0, 1]. `protocol` names how the splits were made (`official test, validation from training`, ...). Two
     results may be compared only when their digests are equal.
     """
 

@@ -17,10 +17,11 @@ from torch import Tensor
 from torch.distributed.nn.functional import all_gather
 
 from subnetbench.harness.core.errors import RunFailure, UserError
+from subnetbench.harness.core.numerics import Numerics
 from subnetbench.harness.distributed.accelerate_adapter import Ranks
 from subnetbench.harness.distributed.allocator import keep_freed_memory
 from subnetbench.harness.distributed.compute import GPU_REQUESTED, Compute
-from subnetbench.harness.distributed.numerics import Numerics, read_numerics
+from subnetbench.harness.distributed.numerics import read_numerics
 
 # A rank that died takes its peers down at the next collective, or after this long.
 COLLECTIVE_TIMEOUT = timedelta(seconds=int(os.environ.get("SUBNETBENCH_COLLECTIVE_TIMEOUT", "50")))

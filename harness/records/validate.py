@@ -19,8 +19,10 @@ from subnetbench.harness.records.baselines import baseline_faults
 from subnetbench.harness.records.columns import MAX_DESCRIBED, Found, Texts, score_names
 from subnetbench.harness.records.duplicates import repeated
 from subnetbench.harness.records.hashes import config_faults, spec_faults
+from subnetbench.harness.records.protocols import protocol_faults
 from subnetbench.harness.records.record import STATUSES
 from subnetbench.harness.records.schema import PRECISIONS, RUN_COSTS
+from subnetbench.harness.records.standing import DERIVED_TEXTS, STANDING_COLUMNS, standing_faults
 
 SPLITS = ("", "train", "validation", "test")
 _TOLERANCE = 1e-6  # a mean of many ones, in single precision, may exceed 1 by as much
@@ -33,6 +35,8 @@ CHECKED = frozenset(
     (
         *("record_id", "run_id", "method", "dataset", "protocol", "data_digest"),
         *("config_hash", "config_json", "spec_json", "finished_at", *_NAMES, *_LEAST),
+        *STANDING_COLUMNS,
+        *DERIVED_TEXTS,
     )
 )
 """The run-level columns that the checks look at."""
@@ -120,6 +124,8 @@ def _checks(runs: pa.Table, scores: pa.Table, invalid: np.ndarray) -> Iterator[F
     yield from _ranges(scores)
     yield from config_faults(runs)
     yield from spec_faults(runs)
+    yield from standing_faults(runs)
+    yield from protocol_faults(runs, invalid)
     yield from baseline_faults(runs, scores, invalid)
 
 
@@ -138,14 +144,10 @@ def _names(runs: pa.Table) -> Iterator[Found]:
             column = Texts.of(runs[name])
             rows = np.flatnonzero(~column.where(set(allowed).__contains__))
             yield Found.alike(rows, name, column.take(rows), ", ".join(allowed))
-    if not {"status", "protocol", "data_digest"} <= set(runs.column_names):
-        return
-    digest, protocol = Texts.of(runs["data_digest"]), Texts.of(runs["protocol"])
-    rows = np.flatnonzero(~digest.where(str.isprintable))
-    yield Found.alike(rows, "data_digest", digest.take(rows), "printable characters")
-    finished = Texts.of(runs["status"]).where("finished".__eq__)
-    rows = np.flatnonzero(~protocol.where(str.isprintable) | (finished & protocol.where(lambda text: not text.strip())))
-    yield Found.alike(rows, "protocol", protocol.take(rows), "a name in printable characters, not empty once finished")
+    if "data_digest" in runs.column_names:
+        digest = Texts.of(runs["data_digest"])
+        rows = np.flatnonzero(~digest.where(str.isprintable))
+        yield Found.alike(rows, "data_digest", digest.take(rows), "printable characters")
 
 
 def _numbers(runs: pa.Table) -> Iterator[Found]:

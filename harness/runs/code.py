@@ -36,7 +36,7 @@ NOT_DECIDING = frozenset(
     for name in (
         *(
             f"core.{name}"
-            for name in ("config", "environment", "errors", "files", "hashing", "lazy", "paths", "registry")
+            for name in ("config", "environment", "errors", "files", "hashing", "lazy", "numerics", "paths", "registry")
         ),
         *("data.content", "data.manifest", "data.registry"),
         *("distributed.allocator", "distributed.compute", "distributed.numerics"),

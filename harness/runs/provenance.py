@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, Self
 
+from subnetbench.harness.core.digests import NO_FILES, code_digest, files_digest
 from subnetbench.harness.core.hashing import SHORT_DIGITS, canonical_json, content_hash
+from subnetbench.harness.core.numerics import Numerics
 from subnetbench.harness.data.content import DataContent
-from subnetbench.harness.distributed.numerics import Numerics
 
 VERSION = 1
-NONE = "none"
-"""Digest of files where a run reads none beside its data."""
+NONE = NO_FILES
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,7 @@ class FilesRead:
     def digest(self) -> str:
         """One digest of all: the same for runs of several seeds, so that of an input its lineage counts."""
         lineages = {role: given.lineage for role, given in self.inputs.items()}
-        parts = {"files": dict(self.files), "installed": dict(self.installed), "inputs": lineages}
-        return content_hash(parts, SHORT_DIGITS) if any(parts.values()) else NONE
+        return files_digest(self.files, self.installed, lineages)
 
     def to_json(self) -> dict[str, object]:
         """Plain JSON."""
@@ -84,8 +83,7 @@ class CodeRead:
     @property
     def digest(self) -> str:
         """One digest of all three, and of what the run was resumed from."""
-        parts = [self.method, self.dataset, self.harness, *self.resumed]
-        return content_hash(parts, SHORT_DIGITS)
+        return code_digest(self.method, self.dataset, self.harness, self.resumed)
 
     def to_json(self) -> dict[str, object]:
         """Plain JSON."""

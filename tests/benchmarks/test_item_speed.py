@@ -52,7 +52,7 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
                 method=f"method{number // seeds}",
                 dataset="emoji",
                 task="retrieval",
-                protocol="concept-disjoint",
+                protocol="groups of unseen concepts",
                 data_digest="0123456789abcdef",
                 seed=number % seeds,
                 primary_metric=metrics[0],

@@ -56,7 +56,7 @@ def record(number: int, random: np.random.Generator, variants: int) -> RunRecord
         network="conv4",
         dataset="emoji",
         task="classification",
-        protocol="concept-disjoint",
+        protocol="groups of unseen concepts",
         data_digest="0123456789abcdef",
         budget="3 epochs x 1000 images",
         seed=seed,

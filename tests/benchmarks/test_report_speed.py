@@ -47,7 +47,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
             network="conv4",
             dataset="emoji",
             task="classification",
-            protocol="concept-disjoint",
+            protocol="groups of unseen concepts",
             data_digest="0123456789abcdef",
             budget=f"{EPOCHS} epochs x 1000 images",
             seed=seed,

@@ -83,7 +83,7 @@ def test_the_card_says_how_of_what_and_under_which_licence(folder: Path) -> None
     assert "# Three \\| seeds" in body
     assert "7 finished runs" in body
     assert "Apache-2.0, MIT and CC-BY-4.0 by vendor" in body  # the licence of the data set
-    assert "concept-disjoint (data digest `0123456789abcdef`)" in body
+    assert "groups of unseen concepts (data digest `0123456789abcdef`)" in body
     assert "1 run failed: counted, not averaged" in body
     assert "Ramanujan" in body  # the paper of a method
     assert "student: not known to this installation" in body

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from subnetbench.harness.core.protocols import protocols_of
 from subnetbench.harness.records import RunRecord, Score, write_record
 
 START = datetime(2025, 3, 1, 12, tzinfo=UTC)
@@ -33,7 +34,7 @@ class Folder:
             "network": "conv2",
             "dataset": "emoji",
             "task": "classification",
-            "protocol": "concept-disjoint",
+            "protocol": "groups of unseen concepts",
             "data_digest": "d1",
             "budget": "3 epochs",
             "seed": seed,
@@ -44,7 +45,10 @@ class Folder:
             "config": {"config": {"sparsity": 0.5}},
             "scores": [] if top1 is None else [self.top1(top1)],
         }
-        record = RunRecord(**(values | changes))
+        values |= changes
+        if "protocol" not in changes:
+            values["protocol"] = (*protocols_of(values["dataset"], values["task"]), values["protocol"])[0]
+        record = RunRecord(**values)
         write_record(self.path, record)
         return record
 

@@ -47,7 +47,10 @@ def test_one_seed_has_no_interval(folder: Any) -> None:
     ("change", "word"),
     [
         ({"data_digest": "d2"}, "data digest (d1, d2)"),
-        ({"protocol": "official test"}, "protocol (concept-disjoint, official test)"),
+        (
+            {"protocol": "subgroups of unseen concepts", "data_digest": "d2"},
+            "protocol (groups of unseen concepts, subgroups of unseen concepts); data digest (d1, d2)",
+        ),
         ({"budget": "9 epochs"}, "budget (3 epochs, 9 epochs)"),
         ({"preset": "paper"}, "preset (default, paper)"),
         ({"tuned": True}, "tuned or not (False, True)"),
@@ -402,7 +405,7 @@ def test_hostile_configs_do_no_harm(folder: Any) -> None:
 def test_configs_that_are_not_ours_are_survived(folder: Any, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     folder.add(0.4, config={"lr": 1})
     with monkeypatch.context() as patch:
-        patch.setattr("subnetbench.harness.records.write.canonical_json", lambda *_, **__: text)
+        patch.setattr("subnetbench.harness.records.write.canonical_json", lambda value, **_: text if value else "{}")
         folder.add(0.5, config_hash=text_hash(text))
     board = Leaderboard(folder.path)
     assert sorted(board.frame(metrics=["top1"])["mean"]) == [0.4, 0.5]
@@ -422,5 +425,5 @@ def test_a_late_failure_that_knew_no_data_leaves_the_row_as_it_is(folder: Any) -
     folder.seeds([0.5, 0.6])
     folder.add(None, status="failed", error_kind="error", seed=2, data_digest="", protocol="", budget="")
     (row,) = Leaderboard(folder.path).rows.to_dict("records")
-    assert (row["data_digest"], row["protocol"], row["budget"]) == ("d1", "concept-disjoint", "3 epochs")
+    assert (row["data_digest"], row["protocol"], row["budget"]) == ("d1", "groups of unseen concepts", "3 epochs")
     assert (row["seeds"], row["failed"]) == (2, 1)

@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 from subnetbench.harness import api
 from subnetbench.harness.cli.app import app
 from subnetbench.harness.core.errors import UserError
+from subnetbench.harness.core.numerics import Numerics
 from subnetbench.harness.data.content import DataContent, SplitContent
-from subnetbench.harness.distributed.numerics import Numerics
 from subnetbench.harness.runs.folder import RunFolder
 from subnetbench.harness.runs.provenance import CodeRead, Environment, FilesRead, Provenance
 
@@ -33,7 +33,8 @@ OTHER = replace(
 
 
 def _columns(provenance: Provenance) -> dict[str, str]:
-    return dict(vars(provenance.columns))
+    precision = {"precision": provenance.numerics.precision} if provenance.numerics else {}
+    return dict(vars(provenance.columns)) | precision
 
 
 def _run(*words: Any) -> Any:

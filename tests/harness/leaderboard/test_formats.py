@@ -47,7 +47,10 @@ def test_the_terminal_table(board: Leaderboard) -> None:
     assert max(map(len, text.splitlines())) <= 100
     lines = [line.split() for line in text.splitlines()]
     assert ["1", "1", "0", "aslp", "3", "0.7000", "±", "0.0248", "0.1000", "✓", "2.43", "M", "9.0000"] in lines
-    assert "emoji · classification · test · concept-disjoint · data d1 · network conv2 · budget 3 epochs" in text
+    assert (
+        "emoji · classification · test · groups of unseen concepts · data d1 · network conv2 · budget 3 epochs"
+        in " ".join(text.split())
+    )
     assert "edge_popup on emoji, seed 9: failed, nan: loss is NaN" in text
     assert "over seeds, not over test items" in text
 
@@ -131,7 +134,7 @@ def test_metrics_rows_and_published_figures_are_chosen(board: Leaderboard, tmp_p
         "papers: {p: A paper}\n"
         "tables:\n"
         "  - {source: table 1, paper: p, verified: quoted, unit: percent, metric: top1, method: aslp, dataset: emoji,\n"
-        "     split: test, protocol: concept-disjoint, epochs: 3, images: 800, image_size: native,\n"
+        "     split: test, protocol: groups of unseen concepts, epochs: 3, images: 800, image_size: native,\n"
         "     rows: [{label: theirs, values: [[68, 69]]}, {label: longer, epochs: 90, values: [75]}]}\n"
     )
     text = render(board, "terminal", View(["top1"], where="method == 'aslp'"), load_published([path]), width=160)

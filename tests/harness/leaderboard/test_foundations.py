@@ -16,6 +16,7 @@ from subnetbench.harness.leaderboard import Leaderboard, Settings, View, compare
 from subnetbench.harness.leaderboard.notes import notes
 from subnetbench.harness.records import Score
 from subnetbench.harness.records.schema import RUN_COSTS
+from subnetbench.harness.runs.provenance import Environment, Provenance
 
 KNOWN = {
     "code_digest": "a" * 16,
@@ -28,6 +29,10 @@ KNOWN = {
 
 def _notes(board: Leaderboard) -> str:
     return "\n".join(notes(board, board.rows))
+
+
+def _machine(**known: str) -> str:
+    return Provenance(environment=Environment(**known)).columns.provenance_json
 
 
 @pytest.mark.parametrize(
@@ -163,8 +168,8 @@ def test_scores_of_several_machines_are_averaged_with_a_note_and_times_are_not(f
         ("processes", {"world_size": 2}),
         ("libraries", {"versions": {"torch": "2"}}),
         ("processor", {"gpu_hours": 0.1, "host": "node2"}),
-        ("processor", {"provenance_json": '{"environment":{"cpu":"EPYC"}}'}),
-        ("driver", {"provenance_json": '{"environment":{"driver":"570.1"}}'}),
+        ("processor", {"provenance_json": _machine(cpu="EPYC")}),
+        ("driver", {"provenance_json": _machine(driver="570.1")}),
     ],
 )
 def test_every_part_of_a_machine_counts(folder: Any, part: str, change: dict[str, Any]) -> None:
@@ -182,7 +187,7 @@ def test_hosts_of_one_kind_are_one_machine(folder: Any) -> None:
     for seed in range(3):
         folder.add(0.5, seed=seed, device="EPYC", host=f"node{seed}", gpu_hours=0.0)
     for seed in range(3):
-        machine = {"provenance_json": '{"environment":{"cpu":"EPYC"}}', "device": "H100"}
+        machine = {"provenance_json": _machine(cpu="EPYC"), "device": "H100"}
         folder.add(0.5, seed=seed, host=f"node{seed}", gpu_hours=0.1, method="dense", **machine)
     assert Leaderboard(folder.path).frame(metrics=["wall_seconds"])["mean"].tolist() == [9.0, 9.0]
 

@@ -19,6 +19,7 @@ from subnetbench.harness.method.registry import METHODS, get_method
 from subnetbench.harness.method.resolve import network_of
 from subnetbench.harness.records import Score
 
+SUBGROUPS = "subgroups of unseen concepts"
 TABLE: dict[str, Any] = {
     "source": "table 1",
     "paper": "p",
@@ -28,7 +29,7 @@ TABLE: dict[str, Any] = {
     "method": "edge_popup",
     "dataset": "emoji",
     "split": "test",
-    "protocol": "concept-disjoint",
+    "protocol": "groups of unseen concepts",
     "epochs": 3,
     "images": 800,
     "image_size": "native",
@@ -156,7 +157,7 @@ def test_published_stands_beside_measured_with_the_difference(folder: Any, tmp_p
         ({}, {"budget": "none of its own"}, "epochs: 3 there, 0 here; training images: 800 there, not known here"),
         ({}, {"budget": ""}, "epochs: 3 there, not known here; training images: 800 there, not known here"),
         ({"images": 1200}, {"budget": "3 epochs x 1,200 images, 6.8 TMACs"}, ""),
-        ({}, {"protocol": "new users"}, "protocol: concept-disjoint there, new users here"),
+        ({}, {"protocol": SUBGROUPS}, f"protocol: groups of unseen concepts there, {SUBGROUPS} here"),
         ({"protocol": ""}, {}, "protocol of the source not known"),
         ({"split": "validation"}, {}, "split: validation there, test here"),
         ({"epochs": None}, {}, "epochs of the source not known"),

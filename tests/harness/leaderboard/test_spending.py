@@ -197,7 +197,10 @@ def test_a_matrix_keeps_the_networks_of_inputs(folder: Any) -> None:
     assert found.title.startswith("distillation")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"inputs": [{}]}', '{"inputs": 3}', json.dumps({"inputs": [7]})])
+NAMELESS = json.dumps({"own": {"training_macs": 1e9}, "inputs": [{"training_macs": 9e9}]})
+
+
+@pytest.mark.parametrize("text", ["", NAMELESS])
 def test_a_record_that_says_nothing_of_its_inputs_leaves_their_budget_unknown(folder: Any, text: str) -> None:
     with_teacher(folder, spent_json=text)
     frame = Leaderboard(folder.path).frame(metrics=["map"])

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 
 from subnetbench.harness.core.errors import RunFailure
+from subnetbench.harness.core.numerics import Numerics
 from subnetbench.harness.data.content import DataContent, SplitContent
 from subnetbench.harness.data.described import Contents
 from subnetbench.harness.data.items import Items, changes
-from subnetbench.harness.distributed.numerics import Numerics
 from subnetbench.harness.execution.continuing import UNKNOWN_CODE, continued
 from subnetbench.harness.runs.provenance import CodeRead, Environment, FilesRead, InputContent, Provenance
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from subnetbench.harness.core.numerics import Numerics
 from subnetbench.harness.data.content import DataContent, SplitContent
-from subnetbench.harness.distributed.numerics import Numerics
 from subnetbench.harness.runs.differences import EFFECTS, differences, unknown
 from subnetbench.harness.runs.provenance import (
     CodeRead,

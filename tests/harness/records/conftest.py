@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from subnetbench.harness.core.protocols import protocols_of
 from subnetbench.harness.records import RunRecord, Score
 from subnetbench.harness.records.write import to_table
 from subnetbench.harness.runs.spec import RunSpec
@@ -28,7 +29,7 @@ def make_record() -> Callable[..., RunRecord]:
             "method": "edge_popup",
             "dataset": "emoji",
             "task": "classification",
-            "protocol": "concept-disjoint",
+            "protocol": "groups of unseen concepts",
             "data_digest": "d1",
             "seed": 0,
             "primary_metric": "top1",
@@ -40,7 +41,10 @@ def make_record() -> Callable[..., RunRecord]:
                 Score(metric="sparsity", value=0.5, variant="full"),
             ],
         }
-        return RunRecord(**(values | changes))
+        values |= changes
+        if "protocol" not in changes:
+            values["protocol"] = (*protocols_of(values["dataset"], values["task"]), values["protocol"])[0]
+        return RunRecord(**values)
 
     return make
 

@@ -76,7 +76,7 @@ def test_published_values_stand_beside_measured_ones(samples: ModuleType, tmp_pa
     file.write_text(
         "tables:\n"
         "  - {source: Table 1, verified: false, unit: percent, method: dense, dataset: emoji, metric: top1,\n"
-        "     split: test, protocol: concept-disjoint, epochs: 3, images: 1000, image_size: 32,\n"
+        "     split: test, protocol: groups of unseen concepts, epochs: 3, images: 1000, image_size: 32,\n"
         "     rows: [{values: [51.0]}, {label: longer, epochs: 90, values: [60.0]}]}\n"
     )
     results = samples.Results(tmp_path / "results")
