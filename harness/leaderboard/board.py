@@ -1,6 +1,6 @@
 """Rows and cells of a leaderboard, and the values of all seeds behind them, as arrays."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Self
@@ -24,6 +24,7 @@ from subnetbench.harness.leaderboard.aggregate import (
 from subnetbench.harness.leaderboard.attribution import MEASURED_BY, attribute
 from subnetbench.harness.leaderboard.codes import Codes
 from subnetbench.harness.leaderboard.configs import Config
+from subnetbench.harness.leaderboard.inputs import PREFIX, with_inputs_told_apart
 from subnetbench.harness.leaderboard.item_intervals import CellIntervals
 from subnetbench.harness.leaderboard.item_scores import ItemScores
 from subnetbench.harness.leaderboard.keys import COSTS
@@ -214,10 +215,19 @@ class Board:
         family = pd.DataFrame({name: self.runs.groups[name] for name in ("task", "dataset", "method", "network")})
         for members in family.groupby(list(family.columns), sort=False).indices.values():
             if len(set(hashes[members])) > 1:
-                found = configs.labels([self.config(group) for group in members])
+                own = [self.config(group) for group in members]
+                found = configs.labels(self._with_inputs_told_apart(list(members), own))
                 for group, label in zip(members, found, strict=True):
                     labels[group] = label or hashes[group]
         return labels
+
+    def _with_inputs_told_apart(self, groups: Sequence[int], own: Sequence[Config]) -> list[Config]:
+        """The configs `own` of some groups, their inputs by the fields in which these differ instead of by hashes."""
+        if not any(path.startswith(PREFIX) for path in configs.differing(own)):
+            return list(own)
+        record = [int(np.flatnonzero(self.runs.group == group)[0]) for group in groups]
+        specs = self.records.runs["spec_json"].take(record).to_pylist()
+        return with_inputs_told_apart(own, specs)
 
     @cached_property
     def _total_macs(self) -> np.ndarray:

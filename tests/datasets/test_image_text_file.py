@@ -110,7 +110,11 @@ def test_an_image_without_captions_is_searched_among(load_own):
         ("c.csv", 'image,caption\na/1.jpg,"a ball\n', "damaged"),
         ("c.csv", "image,caption\na/1.jpg, \n", "row 1: a caption of a/1.jpg is empty"),
         ("c.csv", "image,caption\n", "names no images"),
-        ("c.csv", "image,caption,split\na/1.jpg,a ball,train\na/1.jpg,it,test\n", "row 2: a/1.jpg is in the split 'test'"),
+        (
+            "c.csv",
+            "image,caption,split\na/1.jpg,a ball,train\na/1.jpg,it,test\n",
+            "row 2: a/1.jpg is in the split 'test'",
+        ),
         ("c.csv", "image,caption,split\na/1.jpg,a ball,train\nc/3.jpg,it,\n", "none for c/3.jpg"),
         ("c.csv", "image,caption,split\na/1.jpg,a ball,holdout\n", "a split 'holdout'"),
         ("c.csv", "image,caption,split\na/1.jpg,a ball,train\n", "no images of the split test"),
