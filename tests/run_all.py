@@ -62,7 +62,7 @@ PARTS = (
     Part("packaging", 1, ([*PYTEST, "tests/packaging"],)),
     Part("browser", 3, ([*PYTEST, "tests/browser"],), True),
     Part("unit and golden", 9, ([*PYTEST, *PARALLEL, "-m", "unit or golden", "tests", *UNCOLLECTED],), True),
-    Part("conformance", 8, ([*PYTEST, *PARALLEL, "tests/conformance"],), True),
+    Part("conformance", 6, ([*PYTEST, *PARALLEL, "--dist", "loadgroup", "tests/conformance"],), True),
     Part("end to end", 12, ([*PYTEST, *PARALLEL, "--dist", "loadfile", "tests/end_to_end"],), True),
 )
 

@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     )
     from subnetbench.harness.testing.nonconformance import Nonconformance
     from subnetbench.harness.testing.short_runs import short_spec, train_here, train_inputs
+    from subnetbench.harness.testing.trials import Trials
 
 __all__ = [
     "DATASET_CHECKS",
     "METHOD_CHECKS",
     "CheckResult",
     "Nonconformance",
+    "Trials",
     "check",
     "short_spec",
     "train_here",

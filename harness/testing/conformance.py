@@ -1,13 +1,14 @@
 """The conformance suite: what every method and data set must do, built in or not.
 
-Each check takes a name and a temporary folder and raises `Nonconformance` saying what is wrong. `subnetbench check
-FILE` runs the checks on a plug-in; the project's own tests run them on everything that is registered. Runs take two
-epochs of two steps on the embedded emoji.
+Each check of a method takes its `Trials`, the short runs that all checks share, and one of a data set its name and the
+folder of data; it raises `Nonconformance` saying what is wrong. `subnetbench check FILE` runs the checks on a plug-in; the
+project's own tests run them on everything that is registered. Runs take two epochs of two steps on the embedded emoji.
 """
 
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +24,18 @@ from subnetbench.harness.data.registry import DATASETS, get_dataset
 from subnetbench.harness.data.splits import Split, TaskData
 from subnetbench.harness.distributed.world import open_world
 from subnetbench.harness.evaluation.items import SplitItems
-from subnetbench.harness.execution.local import run_locally
-from subnetbench.harness.execution.plan import plan_runs
-from subnetbench.harness.execution.run import execute
-from subnetbench.harness.execution.settings import RunSettings
 from subnetbench.harness.method.base import TrainableMethod
-from subnetbench.harness.method.registry import METHODS, get_method
+from subnetbench.harness.method.registry import METHODS
 from subnetbench.harness.records.item_checks import item_findings
 from subnetbench.harness.records.items import Items
 from subnetbench.harness.records.items_file import items_path, read_items
-from subnetbench.harness.records.read import RecordSet, read_records
+from subnetbench.harness.records.read import RecordSet
 from subnetbench.harness.records.record import is_trivial
 from subnetbench.harness.runs.folder import RunFolder
 from subnetbench.harness.testing.nonconformance import Nonconformance, require
-from subnetbench.harness.testing.short_runs import Trained, short_spec, train_here, train_inputs
+from subnetbench.harness.testing.sparsity import check_keeps_its_sparsity
 from subnetbench.harness.testing.spending import check_records_what_it_spends
-from subnetbench.harness.training.monitor import Interrupted
+from subnetbench.harness.testing.trials import Ended, Trials
 from subnetbench.harness.training.trained_run import open_trained_run
 
 
@@ -68,47 +65,51 @@ def check(file: Path | str, *, data_root: Path | str | None = None) -> list[Chec
         >>> failed = [each for each in check("my_method.py") if not each.ok]
     """
     root = data_folder(data_root)
-    kinds: list[tuple[Registry[Any], dict[str, Check]]] = [(METHODS, METHOD_CHECKS), (DATASETS, DATASET_CHECKS)]
-    before = [{entry.name for entry in registry.listing()} for registry, _ in kinds]
+    registries: list[Registry[Any]] = [METHODS, DATASETS]
+    before = [{entry.name for entry in registry.listing()} for registry in registries]
     load_plugin(file)
-    results = []
-    for (registry, checks), known in zip(kinds, before, strict=True):
-        for entry in registry.listing():
-            if entry.name not in known:
-                results += [_outcome(registry.kind, entry.name, name, one, root) for name, one in checks.items()]
+    methods, datasets = (
+        [entry.name for entry in registry.listing() if entry.name not in known]
+        for registry, known in zip(registries, before, strict=True)
+    )
+    results = [result for name in methods for result in _check_method(name)]
+    for name in datasets:
+        for label, one in DATASET_CHECKS.items():
+            results.append(_outcome(f"{DATASETS.kind} {name}", label, partial(one, name, root)))
     if not results:
         raise SubnetbenchError(f"{file} registers no method and no data set")
     return results
 
 
-def _outcome(kind: str, name: str, check_name: str, check: "Check", data_root: Path) -> CheckResult:
+def _check_method(name: str) -> list[CheckResult]:
     with tempfile.TemporaryDirectory() as folder:
-        try:
-            check(name, Path(folder) if kind == "method" else data_root)
-        except Exception as error:
-            message = str(error) if isinstance(error, SubnetbenchError) else f"{type(error).__name__}: {error}"
-            return CheckResult(f"{kind} {name}", check_name, False, message)
-    return CheckResult(f"{kind} {name}", check_name, True)
+        trials = Trials(name, Path(folder))
+        subject = f"{METHODS.kind} {name}"
+        return [_outcome(subject, label, partial(one, trials)) for label, one in METHOD_CHECKS.items()]
 
 
-def check_is_described(name: str, folder: Path) -> None:
+def _outcome(subject: str, label: str, check: Callable[[], None]) -> CheckResult:
+    try:
+        check()
+    except Exception as error:
+        message = str(error) if isinstance(error, SubnetbenchError) else f"{type(error).__name__}: {error}"
+        return CheckResult(subject, label, False, message)
+    return CheckResult(subject, label, True)
+
+
+def check_is_described(trials: Trials) -> None:
     """Summary, tasks, and a help text for every field of the config."""
-    cls = get_method(name)
-    summary = next((entry.summary for entry in METHODS.listing() if entry.name == name), "")
+    cls = trials.cls
+    summary = next((entry.summary for entry in METHODS.listing() if entry.name == trials.name), "")
     require(bool(summary), "it has no docstring whose first line says what it is")
     require(bool(cls.tasks), "it names no task")
     for field in cls.Config.describe():
         require(bool(field.help), f"config field {field.name} has no description")
 
 
-def check_trains_and_evaluates(name: str, folder: Path) -> None:
+def check_trains_and_evaluates(trials: Trials) -> None:
     """A short run ends with a finished record that holds the task's primary metric on the test and validation splits."""
-    spec = short_spec(name)
-    for each in (*spec.dependencies(), spec):
-        status = execute(each, folder, RunSettings(trackers=()))
-        failure = RunFolder(folder, each.run_id).failure()
-        require(status == "finished", f"the run {status}: {failure and failure.message}")
-    records = read_records([folder])
+    spec, records = trials.spec, trials.records
     require(not records.faults, f"the record is not valid: {'; '.join(map(str, records.faults))}")
     primary = PRIMARY_METRIC[spec.task]
     rows = [r for r in records.long().to_pylist() if r["metric"] == primary and r["run_id"] == spec.run_id]
@@ -140,72 +141,49 @@ def _check_items(records: RecordSet, run_id: str, metric: str) -> None:
     require(not lacking, f"{metric} has no scores by item: {lacking[:3]}")
 
 
-def check_resumes_bit_for_bit(name: str, folder: Path) -> None:
+def check_resumes_bit_for_bit(trials: Trials) -> None:
     """Stopped after every step and resumed each time, training ends with the same bits as without a stop.
 
     So `optimizers` and `plan_epoch` leave the method alone, whatever calls them how often.
     """
-    cls = get_method(name)
-    if not issubclass(cls, TrainableMethod):
-        return
-    spec = short_spec(name)
-    train_inputs(spec, folder)
-    with train_here(spec, folder / "straight", inputs=folder) as whole:
-        expected = _state(whole)
-        _check_hooks_only_return(whole)
-    stopped = folder / "stopped"
-    for _ in range(200):
-        try:
-            with train_here(spec, stopped, inputs=folder, stop_after=2) as resumed:
-                _compare(expected, _state(resumed))
-                return
-        except Interrupted:
-            continue
-    raise Nonconformance("it does not come to an end when it is interrupted and resumed")
+    if trials.trains:
+        _compare(trials.straight.weights, trials.stopped.weights)
+        _check_hooks_only_return(trials.straight)
 
 
-def check_runs_on_two_ranks(name: str, folder: Path) -> None:
+def check_runs_on_two_ranks(trials: Trials) -> None:
     """Two processes with gloo finish the run."""
-    spec = short_spec(name, processes=2)
-    statuses = run_locally(plan_runs([spec], folder), folder, RunSettings(trackers=()), slots=2)
-    failure = RunFolder(folder, spec.run_id).failure()
-    require(statuses[spec.run_id] == "finished", f"the run {statuses[spec.run_id]}: {failure and failure.message}")
+    statuses = {row["run_id"]: row["status"] for row in trials.two_ranks.runs.to_pylist()}
+    require(statuses.get(trials.two_ranks_spec.run_id) == "finished", "two ranks leave no record of a finished run")
 
 
-def check_variants_are_plain_networks(name: str, folder: Path) -> None:
+def check_variants_are_plain_networks(trials: Trials) -> None:
     """Variants are in evaluation mode, repeatable, and do not depend on what else is in a batch."""
-    spec = short_spec(name)
-    train_inputs(spec, folder)
-    with train_here(spec, folder / "run", inputs=folder) as (method, modules, context):
-        variants = method.variants(modules, context)
-        require(bool(variants), "it offers no variant")
-        require(len({v.name for v in variants}) == len(variants), "two variants have the same name")
-        split = context.data.test
-        for variant in variants:
-            require(
-                not variant.frozen or variant.origin is not None, f"variant {variant.name} is frozen without origin"
-            )
-            module = variant.build()
-            training = [n for n, m in module.named_modules() if m.training]
-            require(not training, f"variant {variant.name} is not in evaluation mode: {training[:3]}")
-            with torch.no_grad():
-                images = variant.preprocessing(split.images, np.arange(6), context.device)
-                together = module(images)
-                again = variant.build()(images)
-                alone = torch.cat([module(images[:1]), module(images[1:6])])
-            require(torch.equal(together, again), f"variant {variant.name} differs when it is built again")
-            require(bool(torch.isfinite(together).all()), f"variant {variant.name} puts out infinities")
-            close = torch.allclose(together, alone, atol=1e-4, rtol=1e-3)
-            require(close, f"outputs of variant {variant.name} depend on the batch")
+    method, modules, context = trials.straight.method, trials.straight.modules, trials.straight.context
+    variants = method.variants(modules, context)
+    require(bool(variants), "it offers no variant")
+    require(len({v.name for v in variants}) == len(variants), "two variants have the same name")
+    split = context.data.test
+    for variant in variants:
+        require(not variant.frozen or variant.origin is not None, f"variant {variant.name} is frozen without origin")
+        module = variant.build()
+        training = [n for n, m in module.named_modules() if m.training]
+        require(not training, f"variant {variant.name} is not in evaluation mode: {training[:3]}")
+        with torch.no_grad():
+            images = variant.preprocessing(split.images, np.arange(6), context.device)
+            together = module(images)
+            again = variant.build()(images)
+            alone = torch.cat([module(images[:1]), module(images[1:6])])
+        require(torch.equal(together, again), f"variant {variant.name} differs when it is built again")
+        require(bool(torch.isfinite(together).all()), f"variant {variant.name} puts out infinities")
+        close = torch.allclose(together, alone, atol=1e-4, rtol=1e-3)
+        require(close, f"outputs of variant {variant.name} depend on the batch")
 
 
-def check_exports(name: str, folder: Path) -> None:
+def check_exports(trials: Trials) -> None:
     """Every variant can be written as safetensors and gives the same outputs when it is read again."""
-    spec = short_spec(name)
-    for each in (*spec.dependencies(), spec):
-        execute(each, folder, RunSettings(trackers=()))
-    model = RunFolder(folder, spec.run_id).model_file
-    world = open_world(spec.compute)
+    model = RunFolder(trials.recorded, trials.spec.run_id).model_file
+    world = open_world(trials.spec.compute)
     try:
         names = [variant.name for variant in open_trained_run(model, world).variants()]
     finally:
@@ -215,19 +193,12 @@ def check_exports(name: str, folder: Path) -> None:
         require(exported.path is not None, f"variant {variant}: {exported.detail}")
 
 
-def check_follows_the_seed(name: str, folder: Path) -> None:
+def check_follows_the_seed(trials: Trials) -> None:
     """The same seed gives the same weights, another seed others (where there is anything to train)."""
-    if not issubclass(get_method(name), TrainableMethod):
+    if not trials.trains:
         return
-    spec, other = short_spec(name), short_spec(name, seed=1)
-    train_inputs(spec, folder)
-    train_inputs(other, folder)
-    with train_here(spec, folder / "a", inputs=folder) as trained:
-        first = _state(trained)
-    with train_here(spec, folder / "b", inputs=folder) as trained:
-        _compare(first, _state(trained))
-    with train_here(other, folder / "c", inputs=folder) as trained:
-        second = _state(trained)
+    _compare(trials.recorded_weights, trials.straight.weights)
+    first, second = trials.straight.weights, trials.other_seed.weights
     require(any(not torch.equal(first[key], second[key]) for key in first), "the seed changes nothing")
 
 
@@ -289,8 +260,8 @@ def _fingerprints(split: Split, most: int = 500) -> set[bytes]:
     return {image.numpy().tobytes() for image in split.images.read(chosen) if image.float().std() > 0}
 
 
-def _check_hooks_only_return(trained: Trained) -> None:
-    method, modules, context = trained
+def _check_hooks_only_return(trained: Ended) -> None:
+    method, modules, context = trained.method, trained.modules, trained.context
     if not isinstance(method, TrainableMethod):
         return
     trained_stages = [stage for stage in method.stages(context) if stage.epochs]
@@ -303,19 +274,13 @@ def _check_hooks_only_return(trained: Trained) -> None:
             require(not changed, f"optimizers or plan_epoch set {', '.join(changed)}: that belongs in enter_stage")
 
 
-def _state(trained: Trained) -> dict[str, torch.Tensor]:
-    return {name: tensor.clone() for name, tensor in trained[1].state_dict().items()}
-
-
 def _compare(expected: dict[str, torch.Tensor], found: dict[str, torch.Tensor]) -> None:
     require(expected.keys() == found.keys(), "the modules have other tensors")
     different = [name for name in expected if not torch.equal(expected[name], found[name])]
     require(not different, f"bits differ in {', '.join(different[:5])}")
 
 
-Check = Callable[[str, Path], None]
-
-METHOD_CHECKS: dict[str, Check] = {
+METHOD_CHECKS: dict[str, Callable[[Trials], None]] = {
     "is described": check_is_described,
     "trains and evaluates": check_trains_and_evaluates,
     "resumes bit for bit": check_resumes_bit_for_bit,
@@ -324,8 +289,9 @@ METHOD_CHECKS: dict[str, Check] = {
     "variants are plain networks": check_variants_are_plain_networks,
     "exports": check_exports,
     "follows the seed": check_follows_the_seed,
+    "keeps its sparsity": check_keeps_its_sparsity,
 }
-DATASET_CHECKS: dict[str, Check] = {
+DATASET_CHECKS: dict[str, Callable[[str, Path], None]] = {
     "is described": check_data_is_described,
     "loads": check_data_loads,
 }

@@ -1,6 +1,6 @@
 """Runs that take seconds, in this process: what the conformance suite and tests of methods are made of."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ DATASET = "emoji"
 SHORT = {"epochs": 2, "batch_size": 16, "limit_steps": 2}
 
 Trained = tuple[TrainableMethod[Any], torch.nn.ModuleDict, Context]
+Validate = Callable[..., dict[str, float]]
+"""What stands in for a method's `validate`."""
 
 
 def short_spec(method: str, *, seed: int = 0, processes: int = 1) -> RunSpec:
@@ -53,10 +55,19 @@ def train_here(
     *,
     inputs: Path,
     stop_after: int | None = None,
+    validate: Validate | None = None,
     spent: list[Spending] | None = None,
 ) -> Iterator[Trained]:
-    """Train a spec in this process, outside of `execute`, so that its modules can be looked at; what it spent is
-    appended to `spent`."""
+    """Train a spec in this process, outside of `execute`, so that its modules can be looked at.
+
+    Args:
+        spec: What is trained.
+        results: Folder for the run.
+        inputs: Results folder with the finished runs that it starts from.
+        stop_after: Interrupt it when it asks for the so-manieth time whether it is to stop.
+        validate: Replaces the method's own validation.
+        spent: What it spent is appended.
+    """
     folder = RunFolder(results, spec.run_id)
     folder.create(spec.model_dump_json())
     world: World = open_world(spec.compute)
@@ -64,6 +75,8 @@ def train_here(
     monitor = Monitor(world, folder, stop_requested=lambda: stop_after is not None and next(polls) >= stop_after - 1)
     cls = get_method(spec.method)
     method: Any = cls(cls.Config.parse(spec.config))
+    if validate is not None:
+        method.validate = validate
     try:
         context = Context(
             spec=spec,

@@ -20,6 +20,7 @@ from subnetbench.harness.method.step import Batch, LogSums, Step
 from subnetbench.harness.runs.folder import RunFolder
 from subnetbench.harness.testing.conformance import check_resumes_bit_for_bit, check_trains_and_evaluates
 from subnetbench.harness.testing.short_runs import short_spec
+from subnetbench.harness.testing.trials import Trials
 from subnetbench.methods.metric_learning import KINDS, MetricLearning
 from subnetbench.methods.parts.networks.embedding import EmbeddingNetwork
 from subnetbench.methods.parts.networks.pooling import make_pool
@@ -190,14 +191,14 @@ def test_options_that_do_not_go_together(config, field):
 @pytest.mark.parametrize("loss", KINDS)
 def test_proxies_are_checkpointed(loss, tmp_path, monkeypatch):
     monkeypatch.setattr(MetricLearning, "tiny", {**MetricLearning.tiny, "loss": loss})
-    check_resumes_bit_for_bit("metric_learning", tmp_path)
+    check_resumes_bit_for_bit(Trials("metric_learning", tmp_path))
 
 
 @pytest.mark.slow
 def test_decorrelated_proxies_run(tmp_path, monkeypatch):
     extra = {"loss": "normalised_softmax", "decorrelation_weight": 1.0, "temperature": 0.1}
     monkeypatch.setattr(MetricLearning, "tiny", {**MetricLearning.tiny, **extra})
-    check_trains_and_evaluates("metric_learning", tmp_path)
+    check_trains_and_evaluates(Trials("metric_learning", tmp_path))
 
 
 @pytest.mark.slow
