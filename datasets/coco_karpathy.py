@@ -9,7 +9,7 @@ from pathlib import Path
 
 from subnetbench.datasets.parts.captioned import coco_folder, text_image_data
 from subnetbench.datasets.parts.karpathy import ARCHIVE, Listed, karpathy_splits
-from subnetbench.harness.data import DataError, Dataset, Task, TaskData, register_dataset
+from subnetbench.harness.data import DataError, Dataset, Task, TaskData, protocols_of, register_dataset
 
 
 @register_dataset("coco_karpathy")
@@ -29,7 +29,8 @@ class CocoKarpathy(Dataset):
             splits = karpathy_splits(listing, _locator(base))
         except DataError as error:
             raise DataError(f"{error}. Get it from {self.source}, below {base}") from None
-        return text_image_data(self, splits, protocol="Karpathy's splits, every caption", base=base)
+        (protocol,) = protocols_of(self.name, task)
+        return text_image_data(self, splits, protocol=protocol, base=base)
 
 
 def _locator(base: Path) -> Callable[[Listed], Path]:

@@ -5,7 +5,7 @@ Below the data root in `flickr30`: `dataset_flickr30k.json`, and the images in `
 
 from subnetbench.datasets.parts.captioned import FLICKR_FOLDERS, flickr_images, text_image_data
 from subnetbench.datasets.parts.karpathy import ARCHIVE, karpathy_splits
-from subnetbench.harness.data import DataError, Dataset, Task, TaskData, register_dataset
+from subnetbench.harness.data import DataError, Dataset, Task, TaskData, protocols_of, register_dataset
 
 LIST = "dataset_flickr30k.json"
 
@@ -26,4 +26,5 @@ class Flickr30kKarpathy(Dataset):
             splits = karpathy_splits(base / LIST, lambda image: folder / image.file)
         except DataError as error:
             raise DataError(f"{error}. Get it from {self.source}, below {base}") from None
-        return text_image_data(self, splits, protocol="Karpathy's splits, every caption", base=base)
+        (protocol,) = protocols_of(self.name, task)
+        return text_image_data(self, splits, protocol=protocol, base=base)

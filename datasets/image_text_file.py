@@ -15,6 +15,8 @@ from subnetbench.datasets.parts.own_captions import Columns, OwnImage, read_own_
 from subnetbench.datasets.parts.retrieval import below
 from subnetbench.datasets.parts.splits import hold_out
 from subnetbench.harness.data import (
+    CAPTIONS_APART,
+    EQUAL_CAPTIONS,
     DataError,
     Dataset,
     DatasetConfig,
@@ -22,6 +24,7 @@ from subnetbench.harness.data import (
     Task,
     TaskData,
     UserError,
+    protocols_of,
     register_dataset,
 )
 
@@ -80,8 +83,9 @@ class ImageTextFile(Dataset):
         file = below(base, config.file)
         images = read_own_captions(file, columns)
         splits = self._named(images, base, file) if images[0].split else self._drawn(images, base)
-        how = "splits of the file" if images[0].split else "drawn test" if config.training else "all images searched"
-        protocol = f"{how}; equal captions {'are one query' if config.equal_captions else 'stay apart'}"
+        of_file, drawn, searched = protocols_of(self.name, task)
+        protocol = of_file if images[0].split else drawn if config.training else searched
+        protocol += EQUAL_CAPTIONS if config.equal_captions else CAPTIONS_APART
         return text_image_data(self, splits, protocol=protocol, base=base)
 
     def _named(self, images: list[OwnImage], base: Path, file: Path) -> tuple[Split, Split, Split]:

@@ -11,13 +11,16 @@ from functools import cache
 OFFICIAL = "official test, validation from training"
 _VALIDATION_AS_TEST = "official validation as test, validation from training"
 _TO_ALL = "each image a query to all others"
+_KARPATHY = "Karpathy's splits, every caption"
 _REVISITED = "70 queries in Easy (easy_), Medium (no prefix) and Hard (hard_)"
 
 SEEN_CLASSES = f"; seen classes, {_TO_ALL}"
 NOT_HELD_OUT = "; validation not held out"
 OWN_IMAGE = "; own image left out of the ranking of {count} queries that are in the gallery"
 NEAR_DUPLICATES = "; near-duplicates (cosine above {cosine:g} at {size} pixels) on one side"
-_QUALIFIERS = (SEEN_CLASSES, NOT_HELD_OUT, OWN_IMAGE, NEAR_DUPLICATES)
+EQUAL_CAPTIONS = "; equal captions are one query"
+CAPTIONS_APART = "; equal captions stay apart"
+_QUALIFIERS = (SEEN_CLASSES, NOT_HELD_OUT, OWN_IMAGE, NEAR_DUPLICATES, EQUAL_CAPTIONS, CAPTIONS_APART)
 """What the config of a data set adds to a name; in braces are numbers."""
 
 PROTOCOLS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
@@ -26,6 +29,7 @@ PROTOCOLS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "cifar10": {"classification": (OFFICIAL,)},
     "cifar100": {"classification": (OFFICIAL,), "retrieval": (OFFICIAL,)},
     "coco": {"text_image": ("val2017 as a whole, 2017 captions",)},
+    "coco_karpathy": {"text_image": (_KARPATHY,)},
     "cub": {"retrieval": (f"first 100 classes train, others test; {_TO_ALL}",)},
     "digits": {"classification": ("fixed stratified test, validation from training",)},
     "emoji": {
@@ -37,8 +41,10 @@ PROTOCOLS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     },
     "fashion_mnist": {"classification": (OFFICIAL,)},
     "flickr30k": {"text_image": ("the whole collection", "{size} drawn images")},
+    "flickr30k_karpathy": {"text_image": (_KARPATHY,)},
     "flowers102": {"retrieval": (f"first 51 classes train, others test; {_TO_ALL}",)},
     "image_folder": {"classification": ("classes by folder",), "retrieval": (_TO_ALL,)},
+    "image_text_file": {"text_image": ("splits of the file", "drawn test", "all images searched")},
     "imagenet": {"classification": (_VALIDATION_AS_TEST,), "retrieval": (_VALIDATION_AS_TEST,)},
     "inshop": {"retrieval": ("official queries and gallery, class-disjoint from training",)},
     "landmarks": {"retrieval": ("ground truth of images, landmarks partly seen in training",)},

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from subnetbench.harness.core.errors import DataError, UserError, nearest, unknown
     from subnetbench.harness.core.hashing import digest_of
     from subnetbench.harness.core.protocols import (
+        CAPTIONS_APART,
+        EQUAL_CAPTIONS,
         NEAR_DUPLICATES,
         NOT_HELD_OUT,
         OFFICIAL,
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from subnetbench.harness.data.splits import GroundTruth, Split, TaskData
 
 __all__ = [
+    "CAPTIONS_APART",
+    "EQUAL_CAPTIONS",
     "IMAGE_EXTENSIONS",
     "NEAR_DUPLICATES",
     "NOT_HELD_OUT",

@@ -12,6 +12,7 @@ from subnetbench.harness.data.described import Contents
 from subnetbench.harness.data.items import Items, changes
 from subnetbench.harness.execution.slurm.job_plan import CodeChanges
 from subnetbench.harness.method.context import Inputs
+from subnetbench.harness.records.read import read_records
 from subnetbench.harness.runs.differences import ABSENT, Difference, differences, unknown
 from subnetbench.harness.runs.folder import RunFolder
 from subnetbench.harness.runs.provenance import CodeRead, Provenance
@@ -25,11 +26,41 @@ _log = logging.getLogger(__name__)
 
 
 def begun_on(folder: RunFolder) -> Provenance | None:
-    """What the trained model or the checkpoint of a run stands on; None where there is neither."""
+    """What the trained model or the checkpoint of a run stands on; None where there is neither.
+
+    None too where it cannot be read: that it is damaged is said by whoever opens it.
+    """
     for path in (folder.model_file, folder.last_checkpoint):
         if path.exists():
-            return Provenance.from_json(read_header(path).get("provenance"))
+            header = read_header(path)
+            return Provenance.from_json(header.get("provenance")) if header else None
     return None
+
+
+def finished_on(folder: RunFolder) -> Provenance:
+    """What a finished run stands on: as its folder says, or else its model file, or its record; which is said.
+
+    All is unknown of runs that earlier versions made.
+    """
+    said = folder.provenance()
+    if said is not None:
+        return said
+    for source, read in (("model file", begun_on), ("record", _recorded)):
+        found = read(folder)
+        if found is not None:
+            if found != Provenance():
+                _log.warning("%s cannot be read: taken from the %s of the run", folder.provenance_file, source)
+            return found
+    return Provenance()
+
+
+def _recorded(folder: RunFolder) -> Provenance | None:
+    """What the record of a finished run says that it stands on; None where it is not there, or not valid."""
+    file = folder.record_file()
+    if file is None or not file.is_file():
+        return None
+    texts = read_records(file, ["provenance_json"]).runs["provenance_json"].to_pylist()
+    return Provenance.from_text(texts[0]) if texts else None
 
 
 def continued(before: Provenance, now: Provenance, contents: Contents, results: Path, code: CodeChanges) -> Provenance:

@@ -154,8 +154,8 @@ def _notes(standing: "Standing") -> list[str]:
     if standing.unknown:
         ids = standing.unknown
         notes.append(
-            f"which data and code {_count(ids)} stand on is not known: an earlier version made them, or what says so "
-            "(provenance.json, or the checkpoint) cannot be read"
+            f"on which data and code {_count(ids)} {'stands' if len(ids) == 1 else 'stand'} is not known: made by an "
+            "earlier version, or what says so (provenance.json, model file, record, checkpoint) cannot be read"
         )
     return notes
 

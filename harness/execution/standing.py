@@ -8,7 +8,7 @@ from pathlib import Path
 from subnetbench.harness.core.errors import SubnetbenchError
 from subnetbench.harness.core.hashing import SHORT_DIGITS
 from subnetbench.harness.data.described import Contents, describe
-from subnetbench.harness.execution.continuing import begun_on, code_changes, data_changes, file_changes
+from subnetbench.harness.execution.continuing import begun_on, code_changes, data_changes, file_changes, finished_on
 from subnetbench.harness.execution.gathering import code_of, files_of, stores
 from subnetbench.harness.execution.run import load_data
 from subnetbench.harness.runs.contents import content_digest
@@ -49,7 +49,7 @@ class _Examination:
     def of(self, specs: Iterable[RunSpec]) -> Standing:
         for spec in specs:
             folder = RunFolder(self.results, spec.run_id)
-            before = folder.provenance() if folder.finished_file.exists() else begun_on(folder)
+            before = finished_on(folder) if folder.finished_file.exists() else begun_on(folder)
             if before is None or folder.state() == "running":
                 continue
             if before == Provenance():

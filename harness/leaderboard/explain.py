@@ -237,7 +237,7 @@ def _provenances(runs: Sequence[Mapping[str, object]]) -> Iterator[Provenance]:
     for run in runs:
         recorded = str(run["provenance_json"])
         folder = folder_beside(Path(str(run["file"])), str(run["run_id"]))
-        stored = folder.provenance() if folder is not None else Provenance()
+        stored = (folder.provenance() if folder is not None else None) or Provenance()
         own = Provenance.from_text(recorded)
         # A run that was made again has left its folder to the later attempt.
         whole = stored if stored.code and own.code and stored.code.digest == own.code.digest else own

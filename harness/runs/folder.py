@@ -127,9 +127,10 @@ class RunFolder:
         """Say why the run failed. Raises `OSError`."""
         write_json(self.failure_file, failure.to_json())
 
-    def provenance(self) -> Provenance:
-        """What the run stands on; all of it is unknown where an earlier version made the folder."""
-        return Provenance.from_json(read_json(self.provenance_file))
+    def provenance(self) -> Provenance | None:
+        """What the run stands on; None where the file is not there or damaged, as where an earlier version made it."""
+        plain = read_json(self.provenance_file)
+        return None if plain is None else Provenance.from_whole(plain)
 
     def write_provenance(self, provenance: Provenance) -> None:
         """Say what the run stands on. Raises `OSError`."""

@@ -178,6 +178,13 @@ class Provenance:
         return cls(**{name: _part(kind, plain.get(name)) for name, kind in _PARTS.items()})
 
     @classmethod
+    def from_whole(cls, plain: Mapping[str, Any]) -> Self | None:
+        """What `to_json` gave; None where a part that it has cannot be read, or where it has none."""
+        found = cls.from_json(plain)
+        parts = [name for name in _PARTS if name in plain]
+        return found if parts and all(getattr(found, name) is not None for name in parts) else None
+
+    @classmethod
     def from_text(cls, text: str) -> Self:
         """What a record's column `provenance_json` says; anything that is not JSON is unknown."""
         try:

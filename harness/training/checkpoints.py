@@ -10,6 +10,7 @@ import time
 
 from subnetbench.harness.core.errors import RunFailure
 from subnetbench.harness.runs.folder import RunFolder
+from subnetbench.harness.runs.provenance import Provenance
 from subnetbench.harness.runs.state_file import BrokenStateFile, load_state, save_state
 from subnetbench.harness.training.state import Checkpoint
 
@@ -42,7 +43,7 @@ class Checkpoints:
         if self.folder is None:
             return
         started = time.monotonic()
-        own = {"run_id": self.folder.run_id, "provenance": self.folder.provenance().to_json()}
+        own = {"run_id": self.folder.run_id, "provenance": (self.folder.provenance() or Provenance()).to_json()}
         save_state(self.folder.last_checkpoint, {**own, **checkpoint.to_state()})
         self._written = time.monotonic()
         self._cost = self._written - started

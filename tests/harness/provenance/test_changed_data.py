@@ -93,13 +93,20 @@ def test_a_model_file_of_another_run_is_refused(images, train, program, tmp_path
     assert f"these are the weights of {other.name}, but the folder is that of {one.name}" in said
 
 
-def test_a_finished_run_whose_provenance_cannot_be_read_is_not_taken_for_an_old_one_alone(images, train, tmp_path):
+def test_a_finished_run_whose_provenance_cannot_be_read_is_compared_by_what_else_says_it(
+    images, train, tmp_path, picture
+):
     train()
-    (run,) = (tmp_path / "res" / "runs").iterdir()
-    (run / "provenance.json").write_text("{")
+    folder = only_run(tmp_path)
+    folder.provenance_file.write_text("{")
+    assert "provenance.json cannot be read: taken from the model file of the run" in train()
+    folder.model_file.write_bytes(b"")
+    assert "provenance.json cannot be read: taken from the record of the run" in train()
+    picture(images / "test/a/1.bmp", seed=7)
+    assert "the data of 1 run changed since: test was 6 items" in train(status=1)
+    folder.record_file().unlink()
     said = train()
-    assert "which data and code 1 run stand on is not known" in said
-    assert "(provenance.json, or the checkpoint) cannot be read" in said
+    assert "on which data and code 1 run stands is not known: made by an earlier version, or what says so" in said
 
 
 def test_evaluate_refuses_a_folder_that_grew(images, train, program, tmp_path, picture):
@@ -143,13 +150,11 @@ def test_a_teacher_that_was_trained_on_other_images_is_refused(images, train, pr
 def test_old_runs_are_read_as_unknown_and_say_so_once(images, train, program, tmp_path, picture):
     train()
     folder = only_run(tmp_path)
-    folder.provenance_file.unlink()
+    for path in (folder.provenance_file, folder.model_file, folder.record_file()):
+        path.unlink()  # earlier versions did not say in any of them what a run stands on
     picture(images / "test/a/1.bmp", seed=7)
     said = train()
-    assert (
-        said.count("an earlier version made them, or what says so (provenance.json, or the checkpoint) cannot be read")
-        == 1
-    )
+    assert said.count("on which data and code 1 run stands is not known: made by an earlier version") == 1
     assert "1 finished before" in said
 
 

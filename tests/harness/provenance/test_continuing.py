@@ -9,8 +9,10 @@ from subnetbench.harness.core.numerics import Numerics
 from subnetbench.harness.data.content import DataContent, SplitContent
 from subnetbench.harness.data.described import Contents
 from subnetbench.harness.data.items import Items, changes
-from subnetbench.harness.execution.continuing import UNKNOWN_CODE, continued
+from subnetbench.harness.execution.continuing import UNKNOWN_CODE, begun_on, continued
+from subnetbench.harness.runs.folder import RunFolder
 from subnetbench.harness.runs.provenance import CodeRead, Environment, FilesRead, InputContent, Provenance
+from subnetbench.harness.runs.state_file import save_state
 
 CONTENT = DataContent({"train": SplitContent(2, "aa"), "test": SplitContent(1, "bb")})
 BEFORE = Provenance(
@@ -85,3 +87,13 @@ def test_changes_of_items_in_words():
         "1 image added: a/3; 1 image removed: a/2; 1 image changed: b/1; 1 image in another class: b/2"
     )
     assert "captions" in changes(before, before)
+
+
+def test_a_damaged_checkpoint_is_not_taken_for_one_of_an_earlier_version(tmp_path):
+    folder = RunFolder(tmp_path, "run")
+    assert begun_on(folder) is None
+    folder.path.mkdir(parents=True)
+    folder.last_checkpoint.write_bytes(b"cut off")
+    assert begun_on(folder) is None
+    save_state(folder.last_checkpoint, {"run_id": "run"})
+    assert begun_on(folder) == Provenance()

@@ -93,3 +93,11 @@ def test_files_digests_are_the_same_for_seeds_of_an_input():
 )
 def test_numerics_in_words(changes, text):
     assert str(replace(NUMERICS, **changes)) == text
+
+
+def test_a_file_with_a_damaged_part_is_no_whole_provenance():
+    plain = WHOLE.to_json()
+    assert Provenance.from_whole(plain) == WHOLE
+    assert Provenance.from_whole({"version": 1, "code": plain["code"]}) == Provenance(code=WHOLE.code)
+    for damaged in ({}, {"version": 1}, plain | {"code": {"method": "a"}}, plain | {"data": 3}):
+        assert Provenance.from_whole(damaged) is None
