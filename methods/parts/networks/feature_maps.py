@@ -150,7 +150,7 @@ class _VisionTransformerMap(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         model: Any = self.model
         tokens = model._process_input(images)
-        tokens = torch.cat([model.class_token.expand(len(tokens), -1, -1), tokens], dim=1)
+        tokens = torch.cat([model.class_token.expand(tokens.shape[0], -1, -1), tokens], dim=1)
         result: Tensor = model.encoder(tokens)[:, 1:].transpose(1, 2).unsqueeze(-1)
         return result
 

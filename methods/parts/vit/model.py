@@ -86,6 +86,14 @@ def _linear(inputs: int, outputs: int, bias: bool = True) -> nn.Linear:
         return nn.Linear(inputs, outputs, bias=bias)
 
 
+def _bias_alone(output: nn.Linear, tokens: Tensor) -> Tensor:
+    """What a linear layer without inputs gives for every token.
+
+    Products of empty matrices have no number of operations in some releases of torch, and cannot be exported.
+    """
+    return output.bias.to(tokens.dtype).expand_as(tokens)
+
+
 class Attention(nn.Module):
     """Multi-head self-attention; `output` is the only layer behind the heads' outputs."""
 
@@ -96,6 +104,8 @@ class Attention(nn.Module):
         self.output = _linear(heads * head_width, width)
 
     def forward(self, tokens: Tensor) -> Tensor:
+        if self.heads == 0:
+            return _bias_alone(self.output, tokens)
         result: Tensor = self.output(self.mix(tokens))
         return result
 
@@ -115,11 +125,14 @@ class FeedForward(nn.Module):
 
     def __init__(self, width: int, neurons: int, activation: str) -> None:
         super().__init__()
+        self.neurons = neurons
         self.hidden = _linear(width, neurons)
         self.activation = ACTIVATIONS[activation]()
         self.output = _linear(neurons, width)
 
     def forward(self, tokens: Tensor) -> Tensor:
+        if self.neurons == 0:
+            return _bias_alone(self.output, tokens)
         result: Tensor = self.output(self.activate(tokens))
         return result
 
@@ -187,7 +200,7 @@ class PlainViT(nn.Module):
             if positions is None:
                 positions = F.pad(kept + 1, (1, 0))
         table = self.positions if positions is None else self.positions[positions]
-        class_token = self.class_token.expand(len(images), 1, -1)
+        class_token = self.class_token.expand(images.shape[0], 1, -1)  # `len` would fix the batch in exports
         result: Tensor = self.norm_before(torch.cat([class_token, self.patch(patches)], dim=1) + table)
         return result
 
