@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from subnetbench.harness.api.claiming import claims
     from subnetbench.harness.api.costs import plan
     from subnetbench.harness.api.exporting import export
+    from subnetbench.harness.api.importing import import_
     from subnetbench.harness.api.publishing import publish, report
     from subnetbench.harness.api.reproducing import reproduce
     from subnetbench.harness.api.running import Sweep, run, sweep
@@ -38,6 +39,7 @@ __all__ = [
     "evaluate",
     "export",
     "history",
+    "import_",
     "load_run",
     "plan",
     "publish",

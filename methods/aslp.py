@@ -6,7 +6,18 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from subnetbench.harness.method import Choice, Context, LogUniform, Optimization, Stage, Step, register_method
+from subnetbench.harness.method import (
+    Choice,
+    Context,
+    LogUniform,
+    Optimization,
+    Stage,
+    Step,
+    UserValues,
+    Weights,
+    register_method,
+)
+from subnetbench.methods.parts.masks.foreign import has_factors
 from subnetbench.methods.parts.masks.masked_model import masked_network
 from subnetbench.methods.parts.masks.masks import AslpMask
 from subnetbench.methods.parts.masks.search import SampledSearch, SampledSearchConfig
@@ -38,6 +49,10 @@ class Aslp(SampledSearch["Aslp.Config"]):
         )
         tau: Annotated[float, Field(gt=0, description="temperature of the gradient"), LogUniform(0.1, 10.0)] = 1.0
         hard: Annotated[bool, Field(description="hard samples forward; false: the soft samples themselves")] = True
+
+    @classmethod
+    def describe_weights(cls, weights: Weights) -> UserValues:
+        return {**super().describe_weights(weights), **({"weight_rescale": True} if has_factors(weights) else {})}
 
     def mask(self) -> AslpMask:
         config = self.config

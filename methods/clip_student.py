@@ -3,6 +3,7 @@
 The cheap level of a cascade (Hönig, Ackermann and Chi 2023), distilled without texts or labels.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
@@ -11,7 +12,18 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from subnetbench.harness.method import Context, Preprocessing, Stage, Variant, operating_point, register_method
+from subnetbench.harness.method import (
+    Context,
+    Preprocessing,
+    Stage,
+    UserError,
+    UserValues,
+    Variant,
+    Weights,
+    fill,
+    operating_point,
+    register_method,
+)
 from subnetbench.methods.parts.networks.batch_norm import load_running_statistics, running_statistics
 from subnetbench.methods.parts.networks.packaged_weights import published_weight_files
 from subnetbench.methods.parts.text_image.base import EncoderDistillation, EncoderDistillationConfig, derived
@@ -65,6 +77,28 @@ class ClipStudentMethod(EncoderDistillation["ClipStudentMethod.Config"]):
             pretrained=config.pretrained,
             mode="published" if config.preset == "paper" else mode,
         )
+
+    @classmethod
+    def describe_weights(cls, weights: Weights) -> UserValues:
+        if any(name.startswith("backbone.") for name in weights.tensors):
+            return {}
+        # The published files are heads of torchvision's frozen backbones, called CHECKPOINT_NETWORK_HIDDEN_LAYERS.
+        found = re.fullmatch(r".+?_((?:mobilenet|resnet)\w+?)_(\d+)_(\d+)", weights.path.stem)
+        named = {"network": found[1], "hidden": int(found[2]), "head_layers": int(found[3])} if found else {}
+        return {"pretrained": True, "train_backbone": False, **named}
+
+    def load_weights(self, modules: nn.ModuleDict, weights: Weights, context: Context) -> None:
+        student = cast(ClipStudent, modules["network"])
+        if any(name.startswith("backbone.") for name in weights.tensors):
+            fill(student, weights)
+            return
+        if not self.config.pretrained:
+            raise UserError(
+                "a head alone belongs to a published backbone", field="pretrained", value=False, allowed="true"
+            )
+        single = isinstance(student.head, nn.Linear)
+        names = {name: name.removeprefix("0.") if single else name for name in weights.tensors}
+        fill(student.head, weights.renamed({names[name]: each for name, each in weights.tensors.items()}))
 
     def preprocessing(self, context: Context) -> Preprocessing:
         usual = self.teacher(context).preprocessing

@@ -21,7 +21,9 @@ from subnetbench.harness.method import (
     Stage,
     Step,
     UserError,
+    UserValues,
     Variant,
+    Weights,
     batch_slices,
     register_method,
     split_metrics,
@@ -76,6 +78,11 @@ class Distillation(RamlRecipe):
         network = config.teacher_network or config.network
         teacher |= {"mode": "sym", "network": network, "image_size": config.teacher_image_size}
         return {"teacher": {"method": "distillation", "config": teacher}}
+
+    @classmethod
+    def describe_weights(cls, weights: Weights) -> UserValues:
+        # A network by itself, student or teacher, is one that `sym` could have trained.
+        return {"mode": "sym", **super().describe_weights(weights)}
 
     def build(self, context: Context) -> nn.ModuleDict:
         teacher = self._teacher_variant(context)

@@ -5,7 +5,17 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import nn
 
-from subnetbench.harness.method import Context, LogUniform, Optimization, Stage, operating_point, register_method
+from subnetbench.harness.method import (
+    Context,
+    LogUniform,
+    Optimization,
+    Stage,
+    UserValues,
+    Weights,
+    operating_point,
+    register_method,
+)
+from subnetbench.methods.parts.masks.foreign import of_hidden_networks
 from subnetbench.methods.parts.masks.masked_model import masked_network
 from subnetbench.methods.parts.masks.masks import EdgePopupMask
 from subnetbench.methods.parts.masks.search import FrozenSearch, FrozenSearchConfig
@@ -35,6 +45,11 @@ class EdgePopup(FrozenSearch["EdgePopup.Config"]):
         weight_decay: Annotated[float, Field(ge=0, description="L2 penalty on the scores"), LogUniform(1e-6, 1e-2)] = (
             1e-4
         )
+
+    @classmethod
+    def describe_weights(cls, weights: Weights) -> UserValues:
+        rule = {"rule": "sorted"} if of_hidden_networks(weights) else {}
+        return {**super().describe_weights(weights), **rule}
 
     def mask(self) -> EdgePopupMask:
         return EdgePopupMask(self.config.sparsity, rule=self.config.rule)

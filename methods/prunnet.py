@@ -1,6 +1,7 @@
 """PrunNet: one network whose subnetworks of every capacity search one gallery (Sun et al., CVPR 2025)."""
 
 import copy
+import re
 from contextlib import nullcontext
 from functools import partial
 from typing import Annotated, Literal, Self, cast
@@ -10,7 +11,19 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from subnetbench.harness.method import Batch, Context, Optimization, Stage, Step, Variant, register_method
+from subnetbench.harness.method import (
+    Batch,
+    Context,
+    Optimization,
+    Stage,
+    Step,
+    UserError,
+    UserValues,
+    Variant,
+    Weights,
+    fill,
+    register_method,
+)
 from subnetbench.methods.parts.capacity.capacity import Capacity
 from subnetbench.methods.parts.capacity.config import CapacityConfig, Share
 from subnetbench.methods.parts.capacity.gradients import Gradients, Subnetworks
@@ -22,9 +35,12 @@ from subnetbench.methods.parts.capacity.scores import (
 )
 from subnetbench.methods.parts.losses.margin import SampleWeighting, sample_weights
 from subnetbench.methods.parts.networks.batch_norm import running_momentum, running_statistics_kept
+from subnetbench.methods.parts.networks.foreign import compatible_fields, compatible_names
 from subnetbench.methods.parts.networks.retrieval import ClassifiedEmbedding
 
 DENSE_LOGITS = "dense_logits"
+SCORE = re.compile(r"\.([wb])_m$")
+"""How scores of weights and biases are called in the published files."""
 
 
 @register_method("prunnet")
@@ -102,6 +118,20 @@ class PrunNet(CapacityMethod["PrunNet.Config"]):
                 scores.initialise_from_weights(weights)
             maps.append(scores)
         return nn.ModuleDict({"network": network, "scores": maps})
+
+    @classmethod
+    def describe_weights(cls, weights: Weights) -> UserValues:
+        return compatible_fields(weights, "prunnet")
+
+    def load_weights(self, modules: nn.ModuleDict, weights: Weights, context: Context) -> None:
+        network, (scores, *others) = modules["network"], cast(nn.ModuleList, modules["scores"])
+        if others:
+            raise UserError("files with a map of scores a capacity are not read", field="score_maps", allowed="shared")
+        named = compatible_names(weights.tensors, network.state_dict())
+        own = {SCORE.sub(_of_scores, name): each for name, each in named.items() if SCORE.search(name)}
+        fill(network, weights.renamed({name: each for name, each in named.items() if not SCORE.search(name)}))
+        if own or self.config.imported:
+            fill(scores, weights.renamed(own))
 
     def enter_stage(self, modules: nn.ModuleDict, stage: Stage, context: Context) -> None:
         config, network = self.config, modules["network"]
@@ -269,6 +299,10 @@ class PrunNet(CapacityMethod["PrunNet.Config"]):
 def score_maps(modules: nn.ModuleDict) -> list[dict[str, nn.Parameter]]:
     """The scores by weight name, one dictionary a map."""
     return [cast(ScoreMaps, scores).as_dict() for scores in cast(nn.ModuleList, modules["scores"])]
+
+
+def _of_scores(found: re.Match[str]) -> str:
+    return ".weight" if found[1] == "w" else ".bias"
 
 
 def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:

@@ -1,5 +1,6 @@
 """SwitchNet: a slimmable network whose widths search one gallery, and the methods it is compared with."""
 
+import re
 from dataclasses import replace
 from functools import partial
 from math import sqrt
@@ -18,7 +19,10 @@ from subnetbench.harness.method import (
     Step,
     Uniform,
     UserError,
+    UserValues,
     Variant,
+    Weights,
+    fill,
     register_method,
 )
 from subnetbench.methods.parts.capacity.capacity import DENSE, Capacity
@@ -35,8 +39,10 @@ from subnetbench.methods.parts.capacity.widths import (
     merge_sfsc,
 )
 from subnetbench.methods.parts.losses.margin import asymmetric_triplet_loss, evidential_loss
+from subnetbench.methods.parts.networks.foreign import compatible_fields, compatible_names
 from subnetbench.methods.parts.networks.retrieval import ClassifiedEmbedding
 
+BATCH_NORM = re.compile(r"\.bn\.(\d+)\.")
 DENSE_EMBEDDINGS = "dense_embeddings"
 FULL_OUTPUTS = ("projector.linear", "projector.norm")
 
@@ -139,6 +145,24 @@ class SwitchNet(CapacityMethod["SwitchNet.Config"]):
                 narrow.classifier = nn.Identity()  # it uses the full network's
             return nn.ModuleDict({"networks": nn.ModuleList(networks)})
         return nn.ModuleDict({"network": slimmable})
+
+    @classmethod
+    def describe_weights(cls, weights: Weights) -> UserValues:
+        return compatible_fields(weights, "switchnet")
+
+    def load_weights(self, modules: nn.ModuleDict, weights: Weights, context: Context) -> None:
+        network = dict(modules.items()).get("network")
+        if not isinstance(network, SlimmableNetwork):
+            raise UserError("files hold one slimmable network", field="training", value=self.config.training)
+        last = len(network.switch.widths) - 1
+
+        def narrowest_last(name: str) -> str:
+            """Published files begin with the narrowest width, networks here with the widest."""
+            return BATCH_NORM.sub(lambda found: f".bn.{last - int(found[1])}.", name)
+
+        own = {name.removeprefix("network.") for name in network.state_dict()}
+        named = compatible_names(weights.tensors, own)
+        fill(network, weights.renamed({f"network.{narrowest_last(name)}": each for name, each in named.items()}))
 
     def enter_stage(self, modules: nn.ModuleDict, stage: Stage, context: Context) -> None:
         if self._is_slimmable():

@@ -29,6 +29,7 @@ from subnetbench.harness.method import (
     Step,
     TrainableMethod,
     UserError,
+    UserValues,
     Variant,
     digest_of,
     operating_point,
@@ -53,7 +54,7 @@ from subnetbench.methods.parts.networks.text_towers import (
 from subnetbench.methods.parts.optim.schedules import make_schedule
 from subnetbench.methods.parts.text_image.base import TINY_VIT
 from subnetbench.methods.parts.text_image.clip_student import ClipStudent, ImageFeatures, clip_student
-from subnetbench.methods.parts.text_image.clip_towers import Clip, load_open_clip, load_transformers_clip
+from subnetbench.methods.parts.text_image.clip_towers import Clip, clip_fields, load_open_clip, load_transformers_clip
 from subnetbench.methods.parts.text_image.encoders import (
     PROMPT,
     PUBLISHED_PROMPT,
@@ -162,6 +163,11 @@ class TwoTower(TrainableMethod["TwoTower.Config"]):
         if self.config.image == "clip":
             return PUBLISHED_PROMPT if self.config.preset == "paper" else PROMPT
         return "{}"
+
+    @classmethod
+    def import_config(cls, path: Path) -> UserValues:
+        """A CLIP model as it is: a folder that one of the two libraries wrote, or OpenAI's weights as a state dictionary."""
+        return {"image": "clip", "epochs": 0, "clip_path": str(path), **clip_fields(path)}
 
     def preprocessing(self, context: Context) -> Preprocessing:
         config, data = self.config, context.metadata

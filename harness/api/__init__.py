@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from subnetbench.harness.api.costs import SweepEstimate, plan
     from subnetbench.harness.api.explaining import explain
     from subnetbench.harness.api.exporting import FORMATS, Exported, export
+    from subnetbench.harness.api.importing import import_
     from subnetbench.harness.api.machine import Finding, doctor
     from subnetbench.harness.api.plugins import (
         DatasetCheck,
@@ -126,6 +127,7 @@ __all__ = [
     "fetch_dataset",
     "find_duplicates",
     "history",
+    "import_",
     "leaderboard",
     "load_plugin",
     "load_run",

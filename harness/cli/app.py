@@ -7,7 +7,18 @@ import typer
 
 from subnetbench import __version__
 from subnetbench.harness import api
-from subnetbench.harness.cli import boards, curves, inspecting, reporting, running, slurm, tracking, tuning, using
+from subnetbench.harness.cli import (
+    boards,
+    curves,
+    importing,
+    inspecting,
+    reporting,
+    running,
+    slurm,
+    tracking,
+    tuning,
+    using,
+)
 from subnetbench.harness.cli.common import add_commands
 
 app = typer.Typer(
@@ -44,6 +55,7 @@ add_commands(
     app,
     running.run,
     running.sweep,
+    importing.import_,
     tuning.tune,
     slurm.plan,
     inspecting.status,

@@ -88,7 +88,8 @@ class _Output:
 def add_commands(app: typer.Typer, *commands: Callable[..., None]) -> None:
     """Add functions as commands, each with `--verbose` and `--quiet`."""
     for command in commands:
-        app.command()(_with_verbosity(command))
+        # A trailing underscore keeps a name from being a keyword of Python.
+        app.command(command.__name__.rstrip("_"))(_with_verbosity(command))
 
 
 def _with_verbosity(command: Callable[..., None]) -> Callable[..., None]:

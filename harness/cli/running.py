@@ -95,7 +95,7 @@ def run(
             progress=display,
             **launch,
         )
-    _print_launched([*done.inputs, done], done.results, done.submission, dry_run)
+    print_launched([*done.inputs, done], done.results, done.submission, dry_run)
 
 
 def sweep(
@@ -131,7 +131,7 @@ def sweep(
             progress=display,
             **launch,
         )
-    _print_launched(done.runs, done.results, done.submission, dry_run)
+    print_launched(done.runs, done.results, done.submission, dry_run)
 
 
 def clean(
@@ -156,7 +156,7 @@ def clean(
     typer.echo(f"{verb} {len(removed)} files, {sum(path.size for path in removed) / 1e6:.1f} MB")
 
 
-def _print_launched(
+def print_launched(
     runs: "Sequence[api.Run]", results: Path, submission: "api.Submission | None", dry_run: bool
 ) -> None:
     """What became of runs; exit status 1 when one is not finished, or was not submitted."""

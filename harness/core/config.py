@@ -155,6 +155,8 @@ class Config(BaseModel):
 C = TypeVar("C", bound="Config")
 
 
+NO_TRAINING = "none of its own"
+"""Budget of a run that trains nothing itself."""
 EARLY_STOP = "up to"
 """First words of a budget that a run need not use up, for each seed may stop at another epoch."""
 
@@ -213,6 +215,8 @@ class MethodConfig(Config):
 
     def budget(self, epochs: int, images: int) -> str:
         """What a training of so many epochs over so many images may spend, in words: `16 epochs x 1200 images`."""
+        if not epochs:
+            return NO_TRAINING
         most = f"{EARLY_STOP} " if self.patience is not None else ""
         steps = f", at most {self.limit_steps} steps each" if self.limit_steps is not None else ""
         return f"{most}{epochs} epochs x {images} images{steps}"

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         LogUniform,
         MethodConfig,
         Uniform,
+        UserValues,
         operating_point,
         read_file,
     )
@@ -45,7 +46,9 @@ if TYPE_CHECKING:
     from subnetbench.harness.method.context import Context, Input
     from subnetbench.harness.method.registry import register_method
     from subnetbench.harness.method.stages import Optimization, Progress, Schedule, Stage
+    from subnetbench.harness.method.starting import WeightsConfig
     from subnetbench.harness.method.step import Batch, LossFunction, Step
+    from subnetbench.harness.method.weights import Weights, fill, read_weights
     from subnetbench.harness.records import Score
     from subnetbench.harness.records.items import ItemSet, ItemValues
 
@@ -87,12 +90,16 @@ __all__ = [
     "TrainableMethod",
     "Uniform",
     "UserError",
+    "UserValues",
     "Variant",
+    "Weights",
+    "WeightsConfig",
     "batch_slices",
     "caption_items",
     "classification_metrics",
     "digest_of",
     "evaluate_variants",
+    "fill",
     "image_items",
     "load_packaged_weights",
     "mac_metrics",
@@ -103,6 +110,7 @@ __all__ = [
     "package_folder",
     "packaged_weights_file",
     "read_file",
+    "read_weights",
     "register_dataset",
     "register_method",
     "revisited_truth",

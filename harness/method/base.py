@@ -7,6 +7,7 @@ whose gradients are already averaged over processes and micro-batches.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
@@ -14,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from subnetbench.harness.core.batches import batch_slices
-from subnetbench.harness.core.config import MethodConfig, UserValues
+from subnetbench.harness.core.config import NO_TRAINING, MethodConfig, UserValues
+from subnetbench.harness.core.errors import UserError
 from subnetbench.harness.core.rng import numpy_generator
 from subnetbench.harness.core.tasks import Task
 from subnetbench.harness.data.preprocessing import Preprocessing
@@ -23,7 +25,9 @@ from subnetbench.harness.evaluation.protocols import evaluate_variants, validati
 from subnetbench.harness.evaluation.variant import Variant
 from subnetbench.harness.method.context import Context
 from subnetbench.harness.method.stages import Optimization, Stage
+from subnetbench.harness.method.starting import WeightsConfig
 from subnetbench.harness.method.step import Batch, Step
+from subnetbench.harness.method.weights import Weights, read_weights
 from subnetbench.harness.records import Score
 
 ConfigT = TypeVar("ConfigT", bound=MethodConfig)
@@ -96,14 +100,42 @@ class Method(ABC, Generic[ConfigT]):
         Default: the training split. A method that only composes or evaluates what it is given says `()`, and then runs
         on data that have nothing but a test.
         """
-        return ("train",)
+        imported = isinstance(self.config, WeightsConfig) and self.config.imported
+        return () if imported else ("train",)
 
     def budget(self, data: TaskData) -> str:
         """What a run may spend, in words; runs of different budgets are never compared in silence.
 
         What it did spend is counted, and stands beside it in leaderboards.
         """
-        return "none of its own"
+        config = self.config
+        return config.budget(0, 0) if isinstance(config, WeightsConfig) and config.imported else NO_TRAINING
+
+    @classmethod
+    def import_config(cls, path: Path) -> UserValues:
+        """Config of the run that a file of another program is, without the fields that the file leaves open.
+
+        Raises:
+            UserError: The method takes no such files, or this one cannot be read.
+        """
+        if not issubclass(cls.Config, WeightsConfig) or cls.load_weights is Method.load_weights:
+            raise UserError("takes no weights of other programs", field="method", value=cls.name)
+        return {"weights": str(path), "epochs": 0, **cls.describe_weights(read_weights(path))}
+
+    @classmethod
+    def describe_weights(cls, weights: Weights) -> UserValues:
+        """Config fields that a file of weights decides (its network, its pixels); default: none."""
+        return {}
+
+    def load_weights(self, modules: nn.ModuleDict, weights: Weights, context: Context) -> None:
+        """Put a file of another program into modules as `rebuild` makes them.
+
+        Where `config.imported` the file must cover all that the run offers; else it is what training starts from.
+
+        Raises:
+            UserError: The file does not fit; see `fill`.
+        """
+        raise UserError("takes no weights of other programs", field="config.weights", value=str(weights.path))
 
     @classmethod
     def default_inputs(cls, config: Any) -> UserValues:

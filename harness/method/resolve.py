@@ -18,6 +18,7 @@ from subnetbench.harness.distributed.compute import Compute
 from subnetbench.harness.method.registry import get_method
 from subnetbench.harness.runs.contents import content_digests
 from subnetbench.harness.runs.spec import InputRef, RunSpec
+from subnetbench.harness.runs.written_by import is_own_file
 
 if TYPE_CHECKING:
     from subnetbench.harness.method.base import Method
@@ -47,7 +48,9 @@ def resolve(
         seed: Seed of all random streams of the run, at least 0.
         compute: Processes, threads, device and precision.
         inputs: Maps a role that the method declares to a mapping (`{method:, dataset:, config:, seed: follow}`), to
-            `{run: ID}` or `{file: PATH}`, or to a list of these. A role without an entry takes the method's default.
+            `{run: ID}` or `{file: PATH}` (or the path alone), or to a list of these. A file that another program wrote
+            is imported, `as` the method that the role has by default unless another is named. A role without an entry
+            takes the method's default.
 
     Raises:
         UserError: Names the field, the value and what was allowed.
@@ -119,7 +122,8 @@ def _resolve_inputs(
     method: "type[Method[Any]]", config: MethodConfig, spec: RunSpec, given: UserValues
 ) -> dict[str, RunSpec | InputRef | list[RunSpec | InputRef]]:
     """The inputs of a run by role: what was given, else the method's defaults."""
-    wanted: dict[str, Any] = {**method.default_inputs(config)}  # open: parsed item by item below
+    defaults = method.default_inputs(config)
+    wanted: dict[str, Any] = {**defaults}  # open: parsed item by item below
     for role, value in given.items():
         if role not in wanted:
             guess = nearest(role, wanted)
@@ -128,25 +132,54 @@ def _resolve_inputs(
             raise UserError(fault, field=f"inputs.{role}", allowed=", ".join(wanted) or "none")
         wanted[role] = value
     return {
-        role: [_resolve_input(item, spec, f"inputs.{role}[{i}]") for i, item in enumerate(value)]
+        role: [_resolve_input(item, spec, f"inputs.{role}[{i}]", "") for i, item in enumerate(value)]
         if isinstance(value, list | tuple)
-        else _resolve_input(value, spec, f"inputs.{role}")
+        else _resolve_input(value, spec, f"inputs.{role}", _method_of(defaults[role]))
         for role, value in wanted.items()
     }
 
 
-def _resolve_input(value: Any, spec: RunSpec, where: str) -> RunSpec | InputRef:
+def _method_of(default: Any) -> str:
+    """The method of a role's default; empty for a list, whose items may be of any."""
+    return str(default.get("method", "")) if isinstance(default, Mapping) else ""
+
+
+def _imported(value: UserValues, path: Path, where: str, usual: str) -> UserValues:
+    """The input that a file of another program is: a run of the method that reads it, which trains nothing.
+
+    Args:
+        value: What was given: `file`, perhaps `as` and fields of an input.
+        path: The file.
+        where: How errors call the input.
+        usual: The method unless `as` names one; empty: it must.
+    """
+    method = str(value.get("as", usual))
+    if not method:
+        raise UserError("was written by another program: which method reads it?", field=f"{where}.as", value=str(path))
+    config = {**get_method(method).import_config(path.resolve()), **value.get("config", {})}
+    return {
+        **{key: given for key, given in value.items() if key not in ("file", "as")},
+        "method": method,
+        "config": config,
+    }
+
+
+def _resolve_input(value: Any, spec: RunSpec, where: str, usual: str) -> RunSpec | InputRef:
     if isinstance(value, RunSpec | InputRef):
         return value
+    if isinstance(value, str):
+        value = {"file": value}
     if not isinstance(value, Mapping):
         raise UserError("must be a mapping", field=where, value=value, allowed="{method: ...}, {run: ID}, {file: PATH}")
     if "run" in value:
         return InputRef(run=str(value["run"]))
     if "file" in value:
         path = Path(str(value["file"])).expanduser()
-        if not path.is_file():
+        if not path.exists():
             raise UserError("there is no such file", field=f"{where}.file", value=str(path))
-        return InputRef(file=str(path.resolve()), sha256=file_digest(path))
+        if not path.is_dir() and "as" not in value and is_own_file(path):
+            return InputRef(file=str(path.resolve()), sha256=file_digest(path))
+        value = _imported(value, path, where, usual)
     if "method" not in value:
         raise UserError("names neither a method, nor a run, nor a file", field=where, value=dict(value))
     for key in value:

@@ -1,13 +1,19 @@
 """From what a training counted to the ledger of its run."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from subnetbench.harness.core import environment
+from subnetbench.harness.core.hashing import SHORT_DIGITS
 from subnetbench.harness.method.base import Method
 from subnetbench.harness.method.context import Context
 from subnetbench.harness.method.resolve import network_of
+from subnetbench.harness.runs.spec import RunSpec
 from subnetbench.harness.runs.spent import Ledger, Spent
 from subnetbench.harness.training.spending import Spending
+
+OTHER_PROGRAM = "another program"
+"""Stands for whoever trained weights that were imported."""
 
 
 def ledger_of(spending: Spending, train_seconds: float, method: Method[Any], context: Context) -> Ledger:
@@ -30,4 +36,12 @@ def ledger_of(spending: Spending, train_seconds: float, method: Method[Any], con
 
 def with_inputs(own: Spent, context: Context) -> Ledger:
     """The ledger of a run that spent `own` itself, from those of its inputs."""
-    return Ledger.of(own, (each.ledger for role in context.inputs for each in context.input_list(role)))
+    ledgers = [each.ledger for role in context.inputs for each in context.input_list(role)]
+    return Ledger.of(own, [*_of_file(context.spec), *ledgers])
+
+
+def _of_file(spec: RunSpec) -> Iterator[Ledger]:
+    """What another program spent on the weights that a run starts from: nobody knows, and so is the total."""
+    digest = spec.files.get("weights")
+    if digest is not None:
+        yield Ledger(Spent(run_id=f"{OTHER_PROGRAM} {digest[:SHORT_DIGITS]}", method=OTHER_PROGRAM))

@@ -26,6 +26,7 @@ from subnetbench.harness.training.monitor import Interrupted, Monitor, Pruned
 from subnetbench.harness.training.prefetch import batches_ahead
 from subnetbench.harness.training.selection import Selection
 from subnetbench.harness.training.spending import SpendingCounter
+from subnetbench.harness.training.starting import start_from_file
 from subnetbench.harness.training.state import Checkpoint, ModelState, optimizer_states, restore_optimizers
 
 POLL_SECONDS = 0.5
@@ -73,6 +74,8 @@ class TrainingLoop:
         self.modules = method.build(context).to(context.device)
         stages = method.stages(context)
         resumed = self._resume(stages)
+        if not resumed:
+            start_from_file(method, self.modules, context)
         for index in range(self.stage_index, len(stages)):
             self.stage_index = index
             self.epochs_before_stage = sum(stage.epochs for stage in stages[:index])

@@ -1,4 +1,4 @@
-"""Training a method in a context: by gradient steps, or by what it calibrates."""
+"""Training a method in a context: by gradient steps, or by what it calibrates; or taking it from a file as it is."""
 
 import time
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from subnetbench.harness.runs.folder import RunFolder
 from subnetbench.harness.training.loop import TrainingLoop
 from subnetbench.harness.training.monitor import Monitor
 from subnetbench.harness.training.spending import Spending, SpendingCounter
+from subnetbench.harness.training.starting import imported_modules, is_imported
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,11 @@ def train(
         Pruned: When the monitor's tuner says so.
         RunFailure: When the training loss is not finite.
     """
+    if is_imported(method):
+        began, counter = time.monotonic(), SpendingCounter(context.world)
+        with counter.work():
+            modules = imported_modules(method, context)
+        return Trained(modules, time.monotonic() - began, counter.total())
     if isinstance(method, TrainableMethod):
         loop = TrainingLoop(method, context, monitor=monitor, folder=folder)
         return Trained(loop.run(), loop.train_seconds, loop.spending.total())

@@ -15,13 +15,15 @@ from subnetbench.harness.method import (
     Context,
     Images,
     LogUniform,
-    MethodConfig,
     Optimization,
     Preprocessing,
     Stage,
     Step,
     TrainableMethod,
     Variant,
+    Weights,
+    WeightsConfig,
+    fill,
     normalise,
     operating_point,
 )
@@ -35,7 +37,7 @@ Schedule = Annotated[
 ]
 
 
-class ClassifierConfig(MethodConfig):
+class ClassifierConfig(WeightsConfig):
     """Options of every classifier method."""
 
     network: Annotated[
@@ -71,8 +73,12 @@ class ClassifierMethod(TrainableMethod[ConfigT]):
         return classifier(config.network, context.metadata, size=size, pretrained=config.pretrained)
 
     def preprocessing(self, context: Context) -> Preprocessing:
-        data = context.metadata
-        return Preprocessing(size=self.config.image_size or data.image_size or 224, mean=data.mean, std=data.std)
+        config, data = self.config, context.metadata
+        mean, std = config.pixel_mean or data.mean, config.pixel_std or data.std
+        return Preprocessing(size=config.image_size or data.image_size or 224, mean=mean, std=std)
+
+    def load_weights(self, modules: nn.ModuleDict, weights: Weights, context: Context) -> None:
+        fill(modules["network"], weights)
 
     def augment(self, indices: np.ndarray, stage: Stage, epoch: int, context: Context) -> Tensor:
         images = context.data.train.images

@@ -13,16 +13,20 @@ from torch import Tensor, nn
 from subnetbench.harness.method import (
     Context,
     LogUniform,
-    MethodConfig,
     Optimization,
     Preprocessing,
     Stage,
     TrainableMethod,
+    UserValues,
     Variant,
+    Weights,
+    WeightsConfig,
+    fill,
     operating_point,
 )
 from subnetbench.methods.parts.networks.embedding import EmbeddingNetwork, embedding_network
 from subnetbench.methods.parts.networks.feature_maps import pretrained_pixel_statistics
+from subnetbench.methods.parts.networks.foreign import fill_embedding, raml_fields
 from subnetbench.methods.parts.networks.packaged_weights import published_weight_files
 from subnetbench.methods.parts.optim.groups import ParameterGroup
 from subnetbench.methods.parts.optim.schedules import make_schedule
@@ -46,7 +50,7 @@ Schedule = Annotated[
 ]
 
 
-class EmbeddingConfig(MethodConfig):
+class EmbeddingConfig(WeightsConfig):
     """Options of every method that trains one embedding network."""
 
     network: Annotated[
@@ -99,7 +103,19 @@ class EmbeddingMethod(TrainableMethod[ConfigT]):
     def preprocessing(self, context: Context) -> Preprocessing:
         config, data = self.config, context.metadata
         mean, std = pretrained_pixel_statistics(config.network) if config.pretrained else (data.mean, data.std)
+        mean, std = config.pixel_mean or mean, config.pixel_std or std
         return Preprocessing(size=config.image_size or data.image_size or 224, mean=mean, std=std)
+
+    @classmethod
+    def describe_weights(cls, weights: Weights) -> UserValues:
+        return raml_fields(weights)
+
+    def load_weights(self, modules: nn.ModuleDict, weights: Weights, context: Context) -> None:
+        network = modules["network"]
+        if isinstance(network, EmbeddingNetwork):
+            fill_embedding(network, weights, whole=self.config.imported)
+        else:
+            fill(network, weights)
 
     def augment(self, indices: np.ndarray, stage: Stage, epoch: int, context: Context) -> Tensor:
         preprocessing, images = self.preprocessing(context), context.data.train.images

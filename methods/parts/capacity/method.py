@@ -87,6 +87,10 @@ class CapacityMethod(EmbeddingMethod[ConfigT]):
             return replace(CROPS_AND_FLIPS, square=1 / config.resize_ratio, flip=config.flip)
         return super().view_options()
 
+    def needs(self) -> tuple[str, ...]:
+        # Statistics are collected from training images, also for weights of another program.
+        return super().needs() if self.config.recalibration == "none" else ("train",)
+
     def plan_epoch(self, modules: nn.ModuleDict, stage: Stage, epoch: int, context: Context) -> Iterable[np.ndarray]:
         config = self.config
         if config.samples_per_class is not None:

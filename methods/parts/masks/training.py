@@ -6,8 +6,9 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from subnetbench.harness.method import LossFunction, Step
+from subnetbench.harness.method import Context, LossFunction, Step, UserValues, Weights
 from subnetbench.methods.parts.bases.classifier import ClassifierConfig, ClassifierMethod
+from subnetbench.methods.parts.masks.foreign import described_by, fill_masked
 from subnetbench.methods.parts.masks.masked_model import EffectiveWeights, MaskedModel, masked_network
 
 ConfigT = TypeVar("ConfigT", bound=ClassifierConfig)
@@ -15,6 +16,13 @@ ConfigT = TypeVar("ConfigT", bound=ClassifierConfig)
 
 class MaskedClassifierMethod(ClassifierMethod[ConfigT]):
     """A classifier method whose module `network` is a `MaskedModel`."""
+
+    @classmethod
+    def describe_weights(cls, weights: Weights) -> UserValues:
+        return described_by(weights)
+
+    def load_weights(self, modules: nn.ModuleDict, weights: Weights, context: Context) -> None:
+        fill_masked(masked_network(modules), weights, with_scores=self.config.imported)
 
     def training_step(self, modules: nn.ModuleDict, step: Step) -> None:
         masked_backward(masked_network(modules), step, lambda batch: self.loss(modules, batch, step))

@@ -27,6 +27,7 @@ from subnetbench.harness.method import (
     TrainableMethod,
     UserError,
     Variant,
+    WeightsConfig,
 )
 from subnetbench.methods.parts.bases.embedder import OptimizerName, Schedule, make_optimizer
 from subnetbench.methods.parts.optim.schedules import make_schedule
@@ -110,7 +111,7 @@ class DerivedEncoder(Method[DerivedConfigT]):
         """Set what is learned from data; `modules` are as `rebuild` makes them."""
 
 
-class EncoderDistillationConfig(DerivedConfig):
+class EncoderDistillationConfig(DerivedConfig, WeightsConfig):
     """Options of every method that teaches an image encoder the embeddings of another one."""
 
     paper_defaults = {"optimizer": "adam", "lr": 1e-3, "schedule": "constant", "batch_size": 64, "weight_decay": 0.0}

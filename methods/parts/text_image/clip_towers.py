@@ -2,14 +2,14 @@
 
 import json
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from subnetbench.harness.method import DataError, UserError, digest_of, weights_digest
+from subnetbench.harness.method import DataError, UserError, UserValues, digest_of, read_weights, weights_digest
 from subnetbench.methods.parts.text_image.encoders import (
     CLIP_MEAN,
     CLIP_STD,
@@ -49,6 +49,40 @@ def image_tower(model: nn.Module) -> nn.Module:
         return plain_vit(model)
     except UserError:
         return _LibraryTower(model)
+
+
+def clip_fields(path: Path) -> UserValues:
+    """Which library reads a CLIP model, and of a file of weights open_clip's name of its architecture.
+
+    Only OpenAI's own files say that their activation is QuickGELU: they hold their sizes beside the weights.
+
+    Raises:
+        UserError: A file that cannot be read without running code.
+    """
+    if path.is_dir():
+        return {"clip_library": "transformers" if (path / "config.json").is_file() else "open_clip"}
+    tensors = read_weights(path).tensors
+    named = _openai_architecture(tensors) if {"input_resolution", "vocab_size"} <= set(tensors) else None
+    return {"clip_library": "open_clip", **({"clip_architecture": named} if named else {})}
+
+
+def _openai_architecture(tensors: Mapping[str, Tensor]) -> str | None:
+    """open_clip's name of the architecture that weights with OpenAI's names are of."""
+    import open_clip
+
+    patch, projection = tensors.get("visual.conv1.weight"), tensors.get("text_projection")
+    if patch is None or projection is None or patch.ndim != 4:
+        return None
+    side = int(tensors["input_resolution"])
+    layers = {name.split(".")[3] for name in tensors if name.startswith("visual.transformer.resblocks.")}
+    sizes = (projection.shape[1], side, len(patch), patch.shape[-1], len(layers))
+    for name in open_clip.list_models():
+        config = open_clip.get_model_config(name)
+        of = config["vision_cfg"]
+        known = (config["embed_dim"], *(of.get(key) for key in ("image_size", "width", "patch_size", "layers")))
+        if name.endswith("-quickgelu") and known == sizes:
+            return str(name)
+    return None
 
 
 def load_transformers_clip(

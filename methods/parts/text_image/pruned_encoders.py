@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from subnetbench.harness.method import Choice, Context, DataError, Variant
+from subnetbench.harness.method import Choice, Context, DataError, Variant, Weights, WeightsConfig, fill
 from subnetbench.methods.parts.text_image.base import (
     DerivedConfig,
     DerivedEncoder,
@@ -20,6 +20,7 @@ from subnetbench.methods.parts.text_image.base import (
     vit_of,
 )
 from subnetbench.methods.parts.vit.fisher import UnitCosts
+from subnetbench.methods.parts.vit.foreign import masked_vit_tensors
 from subnetbench.methods.parts.vit.model import PlainViT
 from subnetbench.methods.parts.vit.pruning import (
     CalibrationGradients,
@@ -33,7 +34,7 @@ from subnetbench.methods.parts.vit.pruning import (
 )
 
 
-class PrunedEncoderConfig(DerivedConfig):
+class PrunedEncoderConfig(DerivedConfig, WeightsConfig):
     """Options of every pruning method for its calibration."""
 
     calibration_images: Annotated[
@@ -60,6 +61,10 @@ class PrunedEncoder(DerivedEncoder[ConfigT]):
     def rebuild(self, context: Context) -> nn.ModuleDict:
         vit = vit_of(self.teacher(context), context.device)
         return nn.ModuleDict({"network": MaskedViT(vit, full_masks(vit))})
+
+    def load_weights(self, modules: nn.ModuleDict, weights: Weights, context: Context) -> None:
+        network = cast(MaskedViT, modules["network"])
+        fill(network, masked_vit_tensors(weights, network.vit.shape))
 
     def calibrate(self, modules: nn.ModuleDict, context: Context) -> None:
         network = cast(MaskedViT, modules["network"])
