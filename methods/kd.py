@@ -69,10 +69,8 @@ class KD(ClassifierMethod["KD.Config"]):
             Field(ge=0, description="of the cross-entropy with labels [default: 0.1 beside soft_labels, else 1]"),
         ] = None
         temperature: Annotated[
-            float | None,
-            Field(gt=0, description="divides logits [default: 4 for soft_labels, 1 for dist]"),
-            LogUniform(1, 16),
-        ] = None
+            float, Field(gt=0, description="soft_labels, dist: divides logits"), LogUniform(1, 16)
+        ] = 4.0
         hint_layer: Annotated[
             str | None, Field(description="fitnet: the teacher's layer [default: its middle convolution]")
         ] = None
@@ -91,8 +89,6 @@ class KD(ClassifierMethod["KD.Config"]):
         @model_validator(mode="after")
         def _fits_the_loss(self) -> Self:
             kind = CLASSIFIER_LOSSES[self.loss]
-            if self.temperature is not None and kind.temperature is None:
-                raise ValueError(f"temperature: the loss {self.loss} has none")
             for name in ("hint_layer", "guided_layer"):
                 if getattr(self, name) is not None and kind.compares != "hints":
                     raise ValueError(f"{name}: the loss {self.loss} compares no inner layers")
@@ -190,10 +186,9 @@ class KD(ClassifierMethod["KD.Config"]):
             return {"hints": hint_loss(own, target)}
         if self.config.loss == "rkd":
             return relational_knowledge(own.flatten(1), target.flatten(1))
-        temperature = self.config.temperature or self._kind.temperature or 1.0
         if self.config.loss == "dist":
-            return dist(own, target, temperature=temperature)
-        return {"soft_labels": soft_labels(own, target, temperature=temperature)}
+            return dist(own, target, temperature=self.config.temperature)
+        return {"soft_labels": soft_labels(own, target, temperature=self.config.temperature)}
 
     def _teacher_variant(self, context: Context) -> Variant:
         finished = context.input("teacher")

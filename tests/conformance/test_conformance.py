@@ -13,9 +13,15 @@ METHODS = [pytest.param(each.name, marks=pytest.mark.xdist_group(each.name)) for
 DATASETS = [entry.name for entry in REGISTERED_DATASETS.listing()]
 
 
+# The library of an extra, where a method needs one.
+LIBRARY = {"structured_pruning": "torch_pruning"}
+
+
 @pytest.fixture(scope="module")
 def trials(request, tmp_path_factory):
     """The runs of one method, which its checks share."""
+    if request.param in LIBRARY:
+        pytest.importorskip(LIBRARY[request.param])
     return Trials(request.param, tmp_path_factory.mktemp("trials"))
 
 

@@ -107,7 +107,6 @@ def test_a_student_follows_its_teacher(loss, run_of):
 @pytest.mark.parametrize(
     ("config", "fault"),
     [
-        ({"loss": "rkd", "temperature": 2}, "temperature"),
         ({"loss": "dist", "micro_batch_size": 4}, "micro_batch_size"),
         ({"hint_layer": "conv1"}, "hint_layer"),
     ],

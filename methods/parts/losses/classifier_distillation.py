@@ -19,23 +19,21 @@ class ClassifierLoss:
     Attributes:
         compares: What of the two networks it takes: logits (b, k), penultimate features (b, d), or outputs of inner layers.
         weight: Its factor beside `label_weight` times the cross-entropy with the labels.
-        temperature: Divides logits; None where there is none.
         of_samples: It is a mean over samples, so batches may be cut and spread at will.
     """
 
     compares: Compared
     weight: float
     label_weight: float
-    temperature: float | None
     of_samples: bool
 
 
 CLASSIFIER_LOSSES: dict[str, ClassifierLoss] = {
-    # Hinton et al. ask for a "considerably lower weight" of the labels; 0.9, 0.1 and 4 are those of Tian et al. 2020.
-    "soft_labels": ClassifierLoss("logits", 0.9, 0.1, 4.0, of_samples=True),
-    "dist": ClassifierLoss("logits", 1.0, 1.0, 1.0, of_samples=False),
-    "rkd": ClassifierLoss("features", 1.0, 1.0, None, of_samples=False),
-    "fitnet": ClassifierLoss("hints", 100.0, 1.0, None, of_samples=True),
+    # Hinton et al. ask for a "considerably lower weight" of the labels; 0.9 and 0.1 are those of Tian et al. 2020.
+    "soft_labels": ClassifierLoss("logits", 0.9, 0.1, of_samples=True),
+    "dist": ClassifierLoss("logits", 1.0, 1.0, of_samples=False),
+    "rkd": ClassifierLoss("features", 1.0, 1.0, of_samples=False),
+    "fitnet": ClassifierLoss("hints", 100.0, 1.0, of_samples=True),
 }
 
 
