@@ -87,6 +87,7 @@ def datasets(
     """List the data sets; show one; check that its files are complete; fetch one that may be fetched.
 
     Examples: `subnetbench datasets emoji`, `subnetbench datasets check cifar10`,
+    `subnetbench datasets check emoji --data split=near_duplicates`,
     `subnetbench datasets check emoji --duplicates --threshold 0.95`,
     `subnetbench datasets fetch emoji --data variant=full --data size=96`
     """
