@@ -83,7 +83,7 @@ class ContinuousSparsification(MaskedClassifierMethod["ContinuousSparsification.
         schedule: Annotated[
             Literal["multistep", "constant", "cosine", "onecycle"],
             Field(description="course of the learning rate over each stage"),
-        ] = "multistep"  # type: ignore[assignment]
+        ] = "multistep"
         milestones: Annotated[
             tuple[float, ...], Field(description="multistep: shares of a stage at which the rate falls to a tenth")
         ] = (56 / 85, 71 / 85)

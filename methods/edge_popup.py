@@ -18,7 +18,7 @@ from subnetbench.harness.method import (
 from subnetbench.methods.parts.masks.foreign import of_hidden_networks
 from subnetbench.methods.parts.masks.masked_model import masked_network
 from subnetbench.methods.parts.masks.masks import EdgePopupMask
-from subnetbench.methods.parts.masks.search import FrozenSearch, FrozenSearchConfig
+from subnetbench.methods.parts.masks.search import ASLP_RECIPE, FrozenSearch, FrozenSearchConfig
 
 
 @register_method("edge_popup")
@@ -32,7 +32,7 @@ class EdgePopup(FrozenSearch["EdgePopup.Config"]):
     paper = "Ramanujan et al., What's Hidden in a Randomly Weighted Neural Network?, arXiv 1911.13299"
 
     class Config(FrozenSearchConfig):
-        paper_defaults = {"lr": 50.0, "weight_decay": 0.0, "schedule": "constant"}
+        paper_defaults = {**ASLP_RECIPE, "lr": 50.0, "weight_decay": 0.0, "schedule": "constant"}
 
         sparsity: Annotated[
             float, Field(ge=0, lt=1, description="fraction removed, in every layer"), operating_point

@@ -23,7 +23,7 @@ class FisherPruning(PrunedEncoder["FisherPruning.Config"]):
     tiny = {"capacity": 0.6, "calibration_images": 32, "calibration_batch": 16, "tuning_images": 16}
 
     class Config(PrunedEncoderConfig):
-        paper_defaults = {"calibration_images": 8192, "tuning_images": 8192, "factor_limit": None}
+        paper_defaults = {"capacity": 0.65, "calibration_images": 8192, "tuning_images": 8192, "factor_limit": None}
         searched_when = {"tuning_images": {"tune": (True,)}, "factor_limit": {"tune": (True,)}}
 
         capacity: Annotated[

@@ -1,13 +1,11 @@
 """Starting from weights of another program: the fields of a config, and what an import is."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from subnetbench.harness.core.config import NO_TRAINING, MethodConfig, OpenFields, read_file
-
-_OPTIONAL = ("weights", "pixel_mean", "pixel_std")
 
 
 class WeightsConfig(MethodConfig):
@@ -16,6 +14,9 @@ class WeightsConfig(MethodConfig):
     The fields are left out of what is written down while they are not used, so that ids of runs are those of versions
     that did not know them.
     """
+
+    left_out_if_unset: ClassVar[tuple[str, ...]] = ("weights", "pixel_mean", "pixel_std")
+    """Fields that are not written down while they are None; a subclass that adds to them repeats these."""
 
     weights: Annotated[
         str | None,
@@ -46,4 +47,4 @@ class WeightsConfig(MethodConfig):
     @model_serializer(mode="wrap")
     def _without_unused(self, serialize: SerializerFunctionWrapHandler) -> OpenFields:
         plain: OpenFields = serialize(self)
-        return {name: value for name, value in plain.items() if name not in _OPTIONAL or value is not None}
+        return {name: value for name, value in plain.items() if name not in self.left_out_if_unset or value is not None}

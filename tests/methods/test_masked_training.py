@@ -1,10 +1,14 @@
 """Micro-batches through masks: the gradients of the whole batch, from masks that are computed once."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from subnetbench.harness.method import Progress
 from subnetbench.harness.method.resolve import resolve
 from subnetbench.harness.testing.short_runs import train_here
+from subnetbench.methods.lottery_ticket import LotteryTicket
 from subnetbench.methods.parts.masks.masks import Mask
 
 CONFIG = {"network": "conv2", "image_size": 8, "batch_size": 50, "limit_steps": 2, "augment": False}
@@ -47,3 +51,15 @@ def count_calls(monkeypatch, name, counts, key):
                 return original(self, *args)
 
             monkeypatch.setattr(kind, name, counted)
+
+
+def test_multistep_falls_at_the_milestones_and_unset_ones_are_no_part_of_a_config():
+    assert "milestones" not in resolve("dense", "emoji").config
+    progress = Progress(step=0, total_steps=8, epoch=0, epochs=8, steps_per_epoch=1)
+    factors = {}
+    for milestones in (None, (0.25,)):
+        config = {"schedule": "multistep", "epochs": 8, **({"milestones": milestones} if milestones else {})}
+        spec = resolve("lottery_ticket", "emoji", config=config)
+        schedule = LotteryTicket(LotteryTicket.Config.parse(spec.config)).schedule()
+        factors[milestones] = [round(schedule.factor(replace(progress, epoch=epoch)), 6) for epoch in range(8)]
+    assert factors == {None: [1.0] * 4 + [0.1] * 2 + [0.01] * 2, (0.25,): [1.0] * 2 + [0.1] * 6}

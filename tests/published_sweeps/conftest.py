@@ -36,7 +36,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def miniature(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """`workplace` as the current folder; networks are a few channels wide, published weights are random ones, and costs timed once."""
     monkeypatch.chdir(workplace)
-    miniatures.accept(monkeypatch)
+    miniatures.accept(workplace / "data", monkeypatch)
     monkeypatch.setitem(time_metrics.__kwdefaults__, "warm_up", 0)
     monkeypatch.setitem(time_metrics.__kwdefaults__, "repetitions", 1)
     build, create, resnet = models.get_model, timm.create_model, retrieval.ResNet

@@ -4,8 +4,10 @@ Each function of `WRITERS` writes one data set below a data root. Counts and dig
 miniature cannot have: `accept` takes their checks away.
 """
 
+import hashlib
 import json
 import pickle
+import struct
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from PIL import Image
 from scipy.io import savemat
 from torchvision.datasets import CIFAR10
 
+from subnetbench.datasets import mnist as mnist_set
 from subnetbench.harness.data.registry import DATASETS, get_dataset
 
 CLASSES, TEST_CLASSES, OF_CLASS = 5, 3, 5
@@ -45,6 +48,19 @@ def cifar10(root: Path) -> None:
         (folder / name).write_bytes(pickle.dumps(batch, protocol=2))
     names = {CIFAR10.meta["key"]: [f"class {number}" for number in range(10)]}
     (folder / CIFAR10.meta["filename"]).write_bytes(pickle.dumps(names, protocol=2))
+
+
+def mnist(root: Path) -> None:
+    folder, random = root / "MNIST" / "raw", np.random.default_rng(0)
+    folder.mkdir(parents=True)
+    for part, count in (("train", 100), ("t10k", 20)):
+        arrays = {
+            "images-idx3": random.integers(0, 256, (count, 28, 28), np.uint8),
+            "labels-idx1": np.arange(count, dtype=np.uint8) % 10,
+        }
+        for name, array in arrays.items():
+            header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
+            (folder / f"{part}-{name}-ubyte").write_bytes(header + array.tobytes())
 
 
 def cub(root: Path) -> None:
@@ -168,7 +184,7 @@ def flickr30k(root: Path) -> None:
 
 WRITERS: dict[str, Callable[[Path], None]] = {
     each.__name__: each
-    for each in (cifar10, cub, cars196, aircraft, flowers102, sop, inshop, veri776, landmarks, coco, flickr30k)
+    for each in (cifar10, mnist, cub, cars196, aircraft, flowers102, sop, inshop, veri776, landmarks, coco, flickr30k)
 }
 
 
@@ -197,9 +213,12 @@ def write_models(folder: Path) -> None:
         write_clip(folder / name)
 
 
-def accept(monkeypatch: pytest.MonkeyPatch) -> None:
+def accept(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let data sets take a miniature for the published files: no counts, and the digests that the miniature has."""
     for entry in DATASETS.listing():
         if hasattr(dataset := get_dataset(entry.name), "counts"):
             monkeypatch.setattr(dataset, "counts", {})
     monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda path, md5=None: Path(path).is_file())
+    for name in mnist_set.FILES:
+        digest = hashlib.sha256((root / "MNIST" / "raw" / name).read_bytes()).hexdigest()
+        monkeypatch.setitem(mnist_set.FILES, name, digest)

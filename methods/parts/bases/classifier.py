@@ -29,19 +29,28 @@ from subnetbench.harness.method import (
 )
 from subnetbench.methods.parts.networks.classifiers import classifier
 from subnetbench.methods.parts.networks.packaged_weights import published_weight_files
-from subnetbench.methods.parts.optim.schedules import make_schedule
+from subnetbench.methods.parts.optim.schedules import LearningRateSchedule, MultiStep, make_schedule
 from subnetbench.methods.parts.views.augmentation import crop_flip, crop_flip_parameters
 
 Schedule = Annotated[
-    Literal["constant", "cosine", "onecycle"], Field(description="course of the learning rate over a stage")
+    Literal["constant", "cosine", "multistep", "onecycle"],
+    Field(description="course of the learning rate over a stage"),
 ]
+
+
+# Epochs 80 and 120 of 160, with which lottery tickets were published.
+HALF_AND_THREE_QUARTERS = (0.5, 0.75)
 
 
 class ClassifierConfig(WeightsConfig):
     """Options of every classifier method."""
 
+    left_out_if_unset = (*WeightsConfig.left_out_if_unset, "milestones")
+
     network: Annotated[
-        str, Field(description="conv2, conv4, conv6, resnet20, or any timm or torchvision classifier"), operating_point
+        str,
+        Field(description="fc, conv2, conv4, conv6, resnet20, or any timm or torchvision classifier"),
+        operating_point,
     ] = "conv4"
     pretrained: Annotated[bool, Field(description="start from the library's published weights")] = False
     image_size: Annotated[
@@ -53,6 +62,10 @@ class ClassifierConfig(WeightsConfig):
     nesterov: Annotated[bool, Field(description="Nesterov momentum")] = False
     weight_decay: Annotated[float, Field(ge=0, description="L2 penalty"), LogUniform(1e-6, 1e-2)] = 5e-4
     schedule: Schedule = "cosine"
+    milestones: Annotated[
+        tuple[float, ...] | None,
+        Field(description="multistep: shares of `epochs` at which the rate falls to a tenth [default: 1/2 and 3/4]"),
+    ] = None
 
     def installed_files(self) -> Mapping[str, Path]:
         return published_weight_files(self.network, "DEFAULT") if self.pretrained else {}
@@ -110,7 +123,14 @@ class ClassifierMethod(TrainableMethod[ConfigT]):
             "fused": True,
             **replaced,
         }
-        return Optimization(torch.optim.SGD(parameters, **options), make_schedule(config.schedule))
+        return Optimization(torch.optim.SGD(parameters, **options), self.schedule())
+
+    def schedule(self) -> LearningRateSchedule:
+        """The course of the learning rate that the config names."""
+        config = self.config
+        if config.schedule != "multistep":
+            return make_schedule(config.schedule)
+        return MultiStep(tuple(round(share * config.epochs) for share in config.milestones or HALF_AND_THREE_QUARTERS))
 
     def variant(self, name: str, network: nn.Module, context: Context, **details: Any) -> Variant:
         """A plain classifier as a variant."""

@@ -29,6 +29,8 @@ from subnetbench.methods.parts.masks.training import MaskedClassifierMethod
 from subnetbench.methods.parts.networks.initialisation import kaiming_normal_, signed_constant_
 
 EVALUATION_BATCH = 256
+ASLP_RECIPE = {"epochs": 1000, "batch_size": 256, "patience": 100}
+"""How long the released code of ASLP searches, by all of its methods."""
 
 
 @torch.no_grad()
@@ -87,7 +89,7 @@ class FrozenSearch(MaskedClassifierMethod[ConfigT]):
 class SampledSearchConfig(FrozenSearchConfig):
     """Methods whose masks are sampled during the search."""
 
-    paper_defaults = {"sample_per": "batch"}
+    paper_defaults = {**ASLP_RECIPE, "sample_per": "batch"}
 
     lr: Annotated[float, Field(gt=0, description="learning rate of the scores"), LogUniform(1.0, 200.0)] = 50.0
     weight_decay: Annotated[float, Field(ge=0, description="L2 penalty on the scores")] = 0.0

@@ -1,4 +1,4 @@
-"""The small networks of the mask papers: Conv2, Conv4, Conv6, and the CIFAR ResNet-20, sized to the data."""
+"""The small networks of the mask papers: FC, Conv2, Conv4, Conv6, and the CIFAR ResNet-20, sized to the data."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -107,7 +107,13 @@ def _convnet(*widths: int) -> Callable[..., nn.Module]:
     return lambda channels, size, classes: ConvNet(widths, channels=channels, size=size, classes=classes)
 
 
+def _fully_connected(channels: int, size: int, classes: int) -> nn.Module:
+    """The network of Zhou et al. for MNIST (LeNet-300-100): 784, 300, 100 and 10 units at 28 pixels."""
+    return ConvNet((), hidden=(300, 100), channels=channels, size=size, classes=classes)
+
+
 SMALL_NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "fc": _fully_connected,
     "conv2": _convnet(64),
     "conv4": _convnet(64, 128),
     "conv6": _convnet(64, 128, 256),
