@@ -22,6 +22,7 @@ from subnetbench.harness.distributed.accelerate_adapter import Ranks
 from subnetbench.harness.distributed.allocator import keep_freed_memory
 from subnetbench.harness.distributed.compute import GPU_REQUESTED, Compute
 from subnetbench.harness.distributed.numerics import read_numerics
+from subnetbench.harness.distributed.tracked import Tracked
 
 # A rank that died takes its peers down at the next collective, or after this long.
 COLLECTIVE_TIMEOUT = timedelta(seconds=int(os.environ.get("SUBNETBENCH_COLLECTIVE_TIMEOUT", "50")))
@@ -108,9 +109,9 @@ class World:
         if self.size > 1:
             dist.barrier()
 
-    def start_trackers(self, project: str) -> None:
-        """Open the run's trackers under a project's name; without trackers nothing happens."""
-        self._ranks.start_trackers(project)
+    def start_trackers(self, run: Tracked) -> None:
+        """Open the run's trackers, on rank 0; one that cannot be opened is left out, with a warning."""
+        self._ranks.start_trackers(run)
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         """Values at a step, to the run's trackers."""

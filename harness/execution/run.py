@@ -27,11 +27,12 @@ from subnetbench.harness.execution.recording import record_run
 from subnetbench.harness.execution.scoring import final_scores
 from subnetbench.harness.execution.settings import RunSettings
 from subnetbench.harness.execution.signals import stop_requests
+from subnetbench.harness.execution.trackers import tracked
 from subnetbench.harness.method.base import Method
 from subnetbench.harness.method.context import Context, Inputs
 from subnetbench.harness.method.registry import get_method
 from subnetbench.harness.records import Score, Status
-from subnetbench.harness.runs.folder import TRACKERS, RunFolder
+from subnetbench.harness.runs.folder import RunFolder
 from subnetbench.harness.runs.provenance import Provenance
 from subnetbench.harness.runs.spec import RunSpec
 from subnetbench.harness.runs.spent import Ledger
@@ -175,7 +176,7 @@ class _Attempt:
             self.spec.compute, rendezvous=self.settings.rendezvous, trackers=trackers, folder=self.folder.path
         )
         if trackers:
-            world.start_trackers(TRACKERS)
+            world.start_trackers(tracked(self.spec, self.settings, self.folder))
         return world
 
     def _trained_modules(

@@ -44,7 +44,7 @@ class Heartbeat:
 
     `step` and `total_steps` count over the present stage, `epoch` and `epochs` too. `ended` is set when the attempt
     is over, `seconds` and `train_seconds` count over all attempts. Of the job that drives a tuning, the epochs are
-    trials.
+    trials. The values of the first `epochs_tracked` epochs, over all stages, are with the trackers.
     """
 
     time: float = 0.0
@@ -60,6 +60,7 @@ class Heartbeat:
     host: str = ""
     pid: int = 0
     metrics: Mapping[str, float] = field(default_factory=dict)
+    epochs_tracked: int = 0
 
     @property
     def age(self) -> float:
@@ -134,7 +135,7 @@ class Finished:
 
 _TYPES: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("time", "seconds", "train_seconds"), (int, float)),
-    **dict.fromkeys(("epoch", "epochs", "step", "total_steps", "pid"), int),
+    **dict.fromkeys(("epoch", "epochs", "step", "total_steps", "pid", "epochs_tracked"), int),
     **dict.fromkeys(("phase", "stage", "host", "ended", "reason", "message", "record"), str),
     "metrics": dict,
     "complete": bool,

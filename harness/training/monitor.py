@@ -60,9 +60,9 @@ class Monitor:
         self.should_prune = should_prune
         self._last = 0.0
         # Time spent by earlier attempts counts: a run's seconds are those of all of them.
-        earlier = (folder.heartbeat() or Heartbeat()).seconds if folder is not None else 0.0
-        self._started = time.monotonic() - earlier
-        self._heartbeat = Heartbeat()
+        earlier = (folder.heartbeat() if folder is not None else None) or Heartbeat()
+        self._started = time.monotonic() - earlier.seconds
+        self._heartbeat = Heartbeat(epochs_tracked=earlier.epochs_tracked)
 
     def seconds(self) -> float:
         """Seconds since the run first started, without the time between attempts."""
@@ -89,6 +89,11 @@ class Monitor:
             self.folder.write_heartbeat(self._heartbeat)
 
     def log(self, values: Mapping[str, float], epochs_done: int) -> None:
-        """Values of an epoch, to the trackers and the heartbeat."""
+        """Values of an epoch, to the trackers and the heartbeat.
+
+        An epoch that is repeated after an interruption has the same values: trackers that have them get them no more.
+        """
         self._heartbeat = replace(self._heartbeat, metrics={**self._heartbeat.metrics, **values})
-        self.world.log(values, epochs_done)
+        if epochs_done > self._heartbeat.epochs_tracked:
+            self.world.log(values, epochs_done)
+            self.write(epochs_tracked=epochs_done)
