@@ -129,6 +129,10 @@ class TwoTower(TrainableMethod["TwoTower.Config"]):
             found = {} if text is None else {"minilm": text / "model"}
             return {**found, **published_weight_files(self.image)} if self.pretrained else found
 
+        def budget(self, epochs: int, images: int) -> str:
+            imported = ": imported" if self.clip_path and not epochs else ""
+            return f"{super().budget(epochs, images)}{imported}"
+
         def network_name(self) -> str:
             return self.clip_architecture or Path(self.clip_path).stem if self.clip_path else self.image
 

@@ -1,5 +1,6 @@
 """The beginning of a training: fresh modules, or modules with the weights of another program in them."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from subnetbench.harness.method.base import Method, TrainableMethod
 from subnetbench.harness.method.context import Context
 from subnetbench.harness.method.starting import WeightsConfig
 from subnetbench.harness.method.weights import read_weights
+
+_log = logging.getLogger(__name__)
 
 
 def is_imported(method: Method[Any]) -> bool:
@@ -24,7 +27,10 @@ def start_from_file(method: Method[Any], modules: nn.ModuleDict, context: Contex
         UserError: They do not fit.
     """
     if isinstance(method.config, WeightsConfig) and method.config.weights is not None:
-        method.load_weights(modules, read_weights(Path(method.config.weights).expanduser()), context)
+        weights = read_weights(Path(method.config.weights).expanduser())
+        if weights.unread:
+            _log.warning("%s: not read: %s", weights.path.name, ", ".join(weights.unread))
+        method.load_weights(modules, weights, context)
 
 
 def imported_modules(method: Method[Any], context: Context) -> nn.ModuleDict:

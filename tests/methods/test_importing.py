@@ -82,7 +82,7 @@ def _cases():
         "SwitchNet": Case(
             "switchnet",
             switchnet,
-            {"model": None},
+            {"model": None, "ema": {"conv1.weight": torch.ones(1)}},
             {**NO_RECALIBRATION, "widths": [1.0, 0.5]},
             {"dense": (1,), "width_0.5": (0,)},
             32,
@@ -108,7 +108,7 @@ def _import_spec(method, file, config=None, inputs=None):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_outputs_of_published_networks_are_kept(name, tmp_path):
+def test_outputs_of_published_networks_are_kept(name, tmp_path, caplog):
     case = CASES[name]
     spec = _import_spec(case.method, _written(case, tmp_path), case.config)
     images = torch.randn(2, 3, case.size, case.size, generator=torch.Generator().manual_seed(1))
@@ -119,6 +119,7 @@ def test_outputs_of_published_networks_are_kept(name, tmp_path):
             assert expected.std() > 1e-3
             difference = (offered[variant].build()(images) - expected).abs().max() / expected.abs().max()
             assert float(difference) < 1e-6
+        assert ("not read: ema" in caplog.text) == ("ema" in case.file)
         if "meta" in case.file:
             preprocessing = next(iter(offered.values())).preprocessing
             assert (preprocessing.mean, preprocessing.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -184,7 +185,7 @@ def test_pruned_clip_towers(tmp_path):
             state[f"{prefix}.mlp.fc1.{kind}"] = state[f"{prefix}.mlp.fc1.{kind}"][neurons]
         state[f"{prefix}.mlp.fc2.weight"] = state[f"{prefix}.mlp.fc2.weight"][:, neurons]
     torch.save({name: value.clone() for name, value in state.items()}, tmp_path / "pruned.pt")
-    spec = _import_spec("fisher_pruning", tmp_path / "pruned.pt", {"random_control": False}, {"teacher": TEACHER})
+    spec = _import_spec("fisher_pruning", tmp_path / "pruned.pt", {}, {"teacher": TEACHER})
     for each in spec.dependencies():
         assert execute(each, tmp_path, RunSettings(trackers=(), split="validation")) == "finished"
     images = torch.randn(2, 3, 16, 16)

@@ -89,7 +89,8 @@ class PrunedEncoder(DerivedEncoder[ConfigT]):
         network, teacher = cast(MaskedViT, modules["network"]), self.teacher(context)
         masks = Masks(network.heads, network.neurons)
         choices = {"pruned": masks}
-        if self.config.random_control:
+        # What an imported file has removed is not in it, so nothing else can be kept instead.
+        if self.config.random_control and not self.config.imported:
             choices["random"] = random_masks(masks.kept(), context.seed)
         shape = network.vit.shape
         costs = UnitCosts.of(1 + shape.patches, shape.width, shape.head_width)
