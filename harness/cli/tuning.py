@@ -56,6 +56,9 @@ def tune(
     warm_start: Annotated[
         Yaml, typer.Option("--warm-start", help="Earlier study to learn from: STORAGE or STORAGE#STUDY.")
     ] = None,
+    inputs_follow: Annotated[
+        bool, typer.Option("--inputs-follow", help="Train the teacher for each trial's config, instead of one for all.")
+    ] = False,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the proposals.")] = None,
     processes: Annotated[int, typer.Option(min=1, help="Ranks of each run.")] = 1,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
@@ -116,6 +119,7 @@ def tune(
         compute=compute,
         enqueue=[_mapping(text) for text in enqueue or []],
         warm_start=warm_start,
+        inputs_follow=inputs_follow,
     )
     if result.status == "planned":
         _print_spaces(result)

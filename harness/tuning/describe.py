@@ -38,6 +38,8 @@ class SearchOptions(TypedDict, total=False):
     compute: UserValues | None
     """Compute of each run, e.g. `{"processes": 2, "device": "cpu"}`."""
     inputs: UserValues | None
+    inputs_follow: bool | None
+    """Train an input that is not named for each trial's config, instead of one for all [default: one]."""
     enqueue: Sequence[UserValues] | None
     """Configurations to try first."""
     warm_start: Sequence[str] | None
@@ -45,7 +47,7 @@ class SearchOptions(TypedDict, total=False):
 
 
 _OVER_A_FILE = ("sampler", "pruner", "seed")
-_OF_THE_ENTRY = ("task", "config", "data", "compute", "inputs", "space", "enqueue", "warm_start")
+_OF_THE_ENTRY = ("task", "config", "data", "compute", "inputs", "inputs_follow", "space", "enqueue", "warm_start")
 
 
 def describe_tuning(
@@ -56,7 +58,7 @@ def describe_tuning(
     Raises:
         UserError: the file cannot be read, an option belongs into the file, or method, data set or budget are missing.
     """
-    given = {name: value for name, value in options.items() if value not in (None, [], {}, ())}
+    given = {name: value for name, value in options.items() if value not in (None, False, [], {}, ())}
     unknown = sorted(given.keys() - SearchOptions.__annotations__.keys())
     if unknown:
         raise TypeError(f"tune() got an unexpected keyword argument {unknown[0]!r}")

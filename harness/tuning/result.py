@@ -12,6 +12,7 @@ from subnetbench.harness.core.errors import UserError
 from subnetbench.harness.tuning.cautions import cautions
 from subnetbench.harness.tuning.gains import Gain
 from subnetbench.harness.tuning.search import Search
+from subnetbench.harness.tuning.shared_inputs import sharing
 from subnetbench.harness.tuning.space import Space
 from subnetbench.harness.tuning.studies import StudiesRun
 from subnetbench.harness.tuning.study import space_of
@@ -64,7 +65,7 @@ class StudyResult:
         label = str(entry.label)
         objectives = tuple(objective.metric for objective in content.objectives)
         name, space = f"{content.name}.{label}", space_of(content, entry)
-        notes = tuple(cautions(content, space))
+        notes = (*cautions(content, space), *sharing(entry, space.fixed))
         return cls(name, label, str(entry.method), str(entry.dataset), space, objectives, notes=notes)
 
     @classmethod

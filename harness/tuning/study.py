@@ -31,6 +31,7 @@ from subnetbench.harness.tuning.build_space import build_space
 from subnetbench.harness.tuning.cautions import cautions
 from subnetbench.harness.tuning.optuna_adapter import name_metrics
 from subnetbench.harness.tuning.samplers import make_pruner, make_sampler
+from subnetbench.harness.tuning.shared_inputs import inputs_of, sharing
 from subnetbench.harness.tuning.space import Space
 from subnetbench.harness.tuning.trial_launchers import DIED
 from subnetbench.harness.tuning.tuning_file import EPOCH_PRUNERS, StudyEntry, TuningFile
@@ -88,6 +89,7 @@ class Study:
         earlier = [add_earlier_trials(self.study, self.space, url, self.objectives) for url in entry.warm_start]
         taken = sum(each.taken for each in earlier)
         self.notes = [*(note for each in earlier for note in each.notes()), *cautions(file, self.space, taken)]
+        self.notes += sharing(entry, self.space.fixed)
 
     def spec(self, config: UserValues, seed: int) -> RunSpec:
         """The run of a configuration (searched fields only, or all) with a seed."""
@@ -100,7 +102,7 @@ class Study:
             task=entry.task,
             seed=seed,
             compute=entry.compute,
-            inputs=entry.inputs,
+            inputs=inputs_of(entry, self.space.fixed, config),
         )
 
     def _definition(self) -> StudyDefinition:

@@ -18,6 +18,7 @@ from subnetbench.harness.core.files import write_atomically, write_json
 from subnetbench.harness.tuning.attributes import FailureReason, TrialOutcome, is_own, retry_of, same_as
 from subnetbench.harness.tuning.optuna_adapter import PartOfStudy
 from subnetbench.harness.tuning.search import Search
+from subnetbench.harness.tuning.shared_inputs import inputs_of
 from subnetbench.harness.tuning.tuning_file import TuningFile
 
 
@@ -194,7 +195,7 @@ def write_best_sweep(file: TuningFile, searches: Sequence[Search], path: Path) -
                 "config": search.space.config_of(trial.params),
                 "data": entry.data,
                 "compute": entry.compute,
-                "inputs": entry.inputs,
+                "inputs": inputs_of(entry, search.space.fixed, search.space.config_of(trial.params)),
             }
             runs.append({name: value for name, value in run.items() if value})
     if not runs:

@@ -27,7 +27,7 @@ from subnetbench.harness.tuning.samplers import Algorithm
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 EPOCH_PRUNERS = ("median", "hyperband", "asha")
 _MERGED = ("config", "data", "compute", "inputs", "space")
-_REPLACED = ("method", "dataset", "task", "enqueue", "warm_start")
+_REPLACED = ("method", "dataset", "task", "enqueue", "warm_start", "inputs_follow")
 
 
 class Budget(Config):
@@ -57,6 +57,10 @@ class StudyEntry(Config):
     data: UserValues = Field(default_factory=dict)
     compute: UserValues = Field(default_factory=dict)
     inputs: UserValues = Field(default_factory=dict)
+    inputs_follow: Annotated[
+        bool,
+        Field(description="an input that is not named follows each trial's config, instead of the fixed fields alone"),
+    ] = False
     space: Annotated[dict[str, SpaceEntry], Field(description="field: space, `default` or `fixed`")] = Field(
         default_factory=dict
     )
