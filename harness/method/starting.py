@@ -7,6 +7,9 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from subnetbench.harness.core.config import NO_TRAINING, MethodConfig, OpenFields, read_file
 
+STARTED_FROM = "weights"
+"""The field that names a file to start from, which nothing reads once a run is trained."""
+
 
 class WeightsConfig(MethodConfig):
     """A config whose network may start from a file of weights; with `epochs: 0` that file is what the run is.

@@ -8,6 +8,7 @@ from subnetbench.harness.core.hashing import SHORT_DIGITS
 from subnetbench.harness.method.base import Method
 from subnetbench.harness.method.context import Context
 from subnetbench.harness.method.resolve import network_of
+from subnetbench.harness.method.starting import STARTED_FROM
 from subnetbench.harness.runs.spec import RunSpec
 from subnetbench.harness.runs.spent import Ledger, Spent
 from subnetbench.harness.training.spending import Spending
@@ -42,6 +43,6 @@ def with_inputs(own: Spent, context: Context) -> Ledger:
 
 def _of_file(spec: RunSpec) -> Iterator[Ledger]:
     """What another program spent on the weights that a run starts from: nobody knows, and so is the total."""
-    digest = spec.files.get("weights")
+    digest = spec.files.get(STARTED_FROM)
     if digest is not None:
         yield Ledger(Spent(run_id=f"{OTHER_PROGRAM} {digest[:SHORT_DIGITS]}", method=OTHER_PROGRAM))

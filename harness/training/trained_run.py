@@ -16,6 +16,7 @@ from subnetbench.harness.method.base import Method
 from subnetbench.harness.method.context import Context, Inputs
 from subnetbench.harness.method.registry import get_method
 from subnetbench.harness.method.resolve import network_of
+from subnetbench.harness.method.starting import STARTED_FROM
 from subnetbench.harness.runs.contents import content_digests
 from subnetbench.harness.runs.folder import RunFolder
 from subnetbench.harness.runs.lookup import find_run
@@ -167,7 +168,8 @@ def _check_files(path: Path, spec: RunSpec, method: Method[Any], provenance: Pro
     """Frozen networks are not in the model file: they are read from where they were, and must be what they were."""
     then = {**spec.files, **(provenance.files.installed if provenance.files else {})}
     where = {**method.config.files_read(), **method.config.installed_files()}
-    now = content_digests({name: file for name, file in where.items() if name in then})
+    # What a training starts from is in the model file, or gone from it.
+    now = content_digests({name: file for name, file in where.items() if name in then and name != STARTED_FROM})
     for name, digest in now.items():
         if not digest.startswith(then[name]):
             raise UserError(

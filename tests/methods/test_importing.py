@@ -12,11 +12,15 @@ import torch
 from torch import nn
 
 from published import networks
+from subnetbench import load_run
 from subnetbench.harness.core.errors import UserError
+from subnetbench.harness.core.hashing import file_digest
 from subnetbench.harness.execution.run import execute
 from subnetbench.harness.execution.settings import RunSettings
 from subnetbench.harness.method.resolve import resolve
 from subnetbench.harness.method.weights import Weights, fill, read_weights
+from subnetbench.harness.records.read import read_records
+from subnetbench.harness.runs.folder import RunFolder
 from subnetbench.harness.testing.short_runs import train_here
 from subnetbench.methods.parts.text_image.base import TINY_VIT
 
@@ -279,6 +283,24 @@ def test_files_are_inputs_of_the_role_s_method_and_part_of_the_identity(tmp_path
         student(str(tmp_path / "nowhere.pth"))
     with pytest.raises(UserError, match="takes no weights"):
         student({"file": str(file), "as": "cascade"})
+
+
+def test_an_import_is_recorded_as_one_and_needs_its_file_no_more(tmp_path):
+    case = CASES["supermask"]
+    file = _written(case, tmp_path)
+    spec = _import_spec("supermask", file, {"image_size": 8, "sampled_masks": 0})
+    assert spec.files["weights"] == file_digest(file)
+    assert execute(spec, tmp_path, RunSettings(trackers=())) == "finished"
+    row = read_records(tmp_path).runs.to_pylist()[0]
+    assert row["budget"] == "none of its own: imported"
+    assert (row["training_macs"], row["steps"]) == (0, 0)
+    assert row["input_training_macs"] is None
+    assert spec.files["weights"][:16] in row["provenance_json"]
+    images = torch.randn(2, 3, 8, 8)
+    for content in (b"another file", None):
+        file.unlink() if content is None else file.write_bytes(content)
+        opened = load_run(RunFolder(tmp_path, spec.run_id).path).load(device="cpu")
+        torch.testing.assert_close(opened.variant().build()(images), case.network(images), rtol=1e-5, atol=1e-6)
 
 
 def test_ids_of_runs_without_a_file_are_what_they_were():
