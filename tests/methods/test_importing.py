@@ -22,6 +22,8 @@ from subnetbench.harness.method.weights import Weights, fill, read_weights
 from subnetbench.harness.records.read import read_records
 from subnetbench.harness.runs.folder import RunFolder
 from subnetbench.harness.testing.short_runs import train_here
+from subnetbench.methods.parts.networks.embedding import embedding_network
+from subnetbench.methods.parts.networks.foreign import fill_embedding
 from subnetbench.methods.parts.text_image.base import TINY_VIT
 
 TEACHER = {"method": "two_tower", "config": {**TINY_VIT, "epochs": 0}}
@@ -215,6 +217,28 @@ def test_a_library_s_backbone_starts_training_and_imports_no_embedding(tmp_path)
     missing = r"lacks pool\.p, whitening\.weight, whitening\.bias"
     with pytest.raises(UserError, match=missing), train_here(spec, tmp_path / "other", inputs=tmp_path):
         pass
+
+
+@pytest.mark.parametrize("name", ["mnasnet0_5", "swin_t", "mobilenet_v3_small", "timm/mobilenetv3_small_050"])
+def test_backbones_of_libraries_are_whole_without_their_heads(name, tmp_path):
+    import timm
+    from torchvision import models
+
+    official = timm.create_model(name[5:]) if "/" in name else models.get_model(name, weights=None)
+    network = embedding_network(name, image_size=64, dim=8)
+    fill_embedding(network, Weights(tmp_path, networks.randomised(official).state_dict()), whole=False)
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        expected = official.forward_features(images) if "/" in name else _maps(official, images)
+        difference = (network.eval().backbone(images) - expected).abs().max() / expected.abs().max()
+    assert float(difference) < 1e-6
+
+
+def _maps(network, images):
+    """The last feature map of a network of torchvision, by its own parts."""
+    if hasattr(network, "permute"):
+        return network.permute(network.norm(network.features(images)))
+    return (network.features if hasattr(network, "features") else network.layers)(images)
 
 
 def test_openai_s_files_are_known_by_their_sizes(tmp_path):

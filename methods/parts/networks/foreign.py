@@ -7,7 +7,7 @@ convolution more; `projector.last_layer`, `projection_cls.last_layer`; scores `w
 
 import logging
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, cast
 
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from subnetbench.methods.parts.networks.feature_maps import pretrained_pixel_sta
 
 _log = logging.getLogger(__name__)
 
-_HEADS = re.compile(r"(fc|head|heads|classifier|aux\w*|AuxLogits|head_dist|fc_norm)\.")
+_HEADS = re.compile(r"(fc|head|heads|conv_head|norm_head|classifier|aux\w*|AuxLogits|head_dist|fc_norm)\.")
 _PARTS = ("backbone.", "pool.", "whitening.")
 _COMPATIBLE = (
     ("projector.projection.", "projector.hidden."),
@@ -86,18 +86,26 @@ def fill_embedding(network: EmbeddingNetwork, weights: Weights, *, whole: bool) 
 
 def _in_backbone(name: str, backbone: nn.Module, own: Collection[str]) -> str:
     """A name of a library's network, or of its children by number, in the backbone made of that network."""
-    if f"backbone.{name}" in own:
-        return name
-    if f"backbone.model.{name}" in own:
-        return f"model.{name}"
+    return next((each for each in _candidates(name, backbone) if f"backbone.{each}" in own), name)
+
+
+def _candidates(name: str, backbone: nn.Module) -> Iterator[str]:
+    """What a tensor may be called once the network around it has lost its head (see `feature_map_backbone`)."""
     first, _, rest = name.partition(".")
-    if first.isdigit() and isinstance(backbone, nn.Sequential):
-        children = [child for child, _ in backbone.named_children()]
-        if int(first) < len(children):
-            return f"{children[int(first)]}.{rest}"
-    if first == "features":
-        return rest
-    return f"model.{name}" if hasattr(backbone, "model") else name
+    yield name
+    yield f"model.{name}"
+    children = [child for child, _ in backbone.named_children()]
+    if first.isdigit() and int(first) < len(children):
+        yield f"{children[int(first)]}.{rest}"
+    if first in ("features", "layers"):
+        yield rest
+    # Swin transformers and MaxViT become sequences of their parts.
+    places = {"features": "0", "stem": "0", "norm": "1"}
+    if first in places:
+        yield f"{places[first]}.{rest}"
+    number, _, inner = rest.partition(".")
+    if first == "blocks" and number.isdigit():
+        yield f"{int(number) + 1}.{inner}"
 
 
 def compatible_names(tensors: Mapping[str, Tensor], own: Collection[str]) -> dict[str, Tensor]:
