@@ -107,6 +107,7 @@ METRICS: dict[str, Metric] = {
         Metric("sparsity", "share of exact zeros among convolution, linear and attention weights", None),
         Metric("capacity", "share that the method says it kept, as it counts it", None),
         Metric("embedding_size", "numbers in an embedding, as it is stored or sent", False, high=inf),
+        Metric("weight_bytes", "bytes of all parameters and buffers, as they are stored", False, high=inf),
         Metric("macs_executed", "multiply-accumulates of dense kernels for one image", False, high=inf),
         Metric("macs_nonzero", "bound that counts only non-zero weights, for one image", False, high=inf),
         Metric(
