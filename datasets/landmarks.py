@@ -16,7 +16,7 @@ from pydantic import Field
 from subnetbench.datasets.parts.annotations import columns, csv_columns, text_lines
 from subnetbench.datasets.parts.folders import class_folders
 from subnetbench.datasets.parts.retrieval import Parts, RetrievalConfig, RetrievalDataset, below, unlabelled
-from subnetbench.datasets.parts.revisited import METRICS, Boxes, revisited_test
+from subnetbench.datasets.parts.revisited import HEADLINE, METRICS, Boxes, revisited_test
 from subnetbench.harness.data import DataError, GroundTruth, Split, TaskData, protocols_of, register_dataset
 
 CLEAN = "train/train_clean.csv"
@@ -73,10 +73,10 @@ class Landmarks(RetrievalDataset):
 
     def _ready(self, parts: Parts, base: Path) -> TaskData:
         if self.config.test == "gldv2":
-            return super()._ready(parts, base)
+            return replace(super()._ready(parts, base), primary_metric="map_at_100")
         # Training and test images lie in different folders.
         data = super()._ready(parts, Path(os.path.commonpath([base, self._test_folder])))
-        return replace(data, test=replace(data.test, metrics=METRICS))
+        return replace(data, test=replace(data.test, metrics=METRICS), primary_metric=HEADLINE)
 
     def _train(self, base: Path) -> Split:
         source = below(base, self.config.train_list)

@@ -6,12 +6,15 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
 
+from subnetbench.harness.api.evaluating import How, Otherwise
+from subnetbench.harness.api.evaluating import record as record_rows
 from subnetbench.harness.api.lookup import RunReference
 from subnetbench.harness.core.config import UserValues
 from subnetbench.harness.core.errors import ChangedError, UserError, unknown
@@ -38,10 +41,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores of networks that were evaluated without training. `name` says of which run, on which split."""
+    """Scores of networks that were evaluated without training. `name` says of which run, on which split.
+
+    `record` is the file with these scores as rows of the run; None: they were not recorded.
+    """
 
     name: str
     scores: tuple[Score, ...]
+    record: Path | None = None
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -83,28 +90,32 @@ def evaluate(
     data: Mapping[str, Any] | None = None,  # open: fields of the data set's config
     split: str = "test",
     variants: Sequence[str] | None = None,
+    record: bool = True,
     results: Path | str | None = None,
     data_root: Path | str | None = None,
     device: str = "auto",
     threads: int = 1,
+    **otherwise: Unpack[Otherwise],
 ) -> Evaluation:
     """Score a finished run or a weights file on any data set of its task, without training.
+
+    What a run in a results folder scores on other data, or otherwise than at its end, is recorded as rows of that run.
 
     Args:
         run: Run folder, weights file, or (the beginning of) a run id.
         dataset: Another data set; None: the one it was trained on.
         data: Fields of the data set's config.
         split: `train`, `validation` or `test`.
-        variants: Networks to score, also such that the run does not list but its method can make (capacities that
-            were never trained); None: all that it lists.
+        variants: Networks to score, also capacities that were never trained; None: all that the run lists.
+        record: Record the scores, if they are new and the weights lie in a results folder.
         results: Results folder in which run ids are looked up; None: all in `results/`.
         data_root: Folder of data sets; None: `$SUBNETBENCH_DATA`, or a folder in the user's cache.
         device: `auto`, `cpu` or `cuda`.
         threads: CPU threads.
+        **otherwise: `image_size`, `scales`, `gallery`, `gallery_variant`, see `evaluating.Otherwise`.
 
     Raises:
-        UserError: There is no such run or variant, the data set does not offer the run's task, or it has other
-            classes than the classifier.
+        UserError: There is no such run or variant, or data or ways of evaluation do not fit it.
         ChangedError: No other data are named, and the split is not what it was when the run was trained.
 
     Example:
@@ -113,11 +124,27 @@ def evaluate(
         >>> found.frame.query("metric == 'top1'")["variant"].tolist()
         ['subnetwork']
     """
+    began = datetime.now(UTC)
     with opened(os.fspath(run), results, device=device, threads=threads) as artifact:
-        root = data_folder(data_root)
-        context = _context_on(artifact, load_for(artifact, dataset, dict(data or {}), root, split))
+        root, how = data_folder(data_root), _how(artifact, results, otherwise)
+        loaded = load_for(artifact, dataset, dict(data or {}), root, split)
         chosen = [find_variant(artifact, name, root) for name in variants] if variants else artifact.variants()
-        return Evaluation(f"{run} · {split}", tuple(artifact.method.measure(chosen, context, split)))
+        scores = how.measure(artifact, chosen, _context_on(artifact, loaded), split)
+        asked = record and (dataset not in (None, artifact.spec.dataset) or bool(data) or bool(how.words))
+        written = record_rows(artifact, loaded, scores, how, started=began) if asked else None
+        return Evaluation(f"{run} · {split}", tuple(scores), written)
+
+
+def _how(artifact: TrainedRun, results: Path | str | None, otherwise: Otherwise) -> How:
+    """The way of an evaluation, with the run that embeds the gallery opened. Raises `UserError` where it does not fit."""
+    gallery, other = otherwise.get("gallery"), None
+    if gallery is not None:
+        path = find_model(os.fspath(gallery), Path(results) if results else None)
+        other = open_trained_run(path, artifact.context.world)
+    scales = tuple(otherwise.get("scales", ()))
+    how = How(otherwise.get("image_size"), scales, other, otherwise.get("gallery_variant"))
+    how.check(artifact.spec.task)
+    return how
 
 
 def embed(

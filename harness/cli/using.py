@@ -13,6 +13,21 @@ Run = Annotated[str, typer.Argument(help="Run folder, weights file, or (the begi
 Out = Annotated[Path | None, typer.Option("--out", help="Results folder in which run ids are looked up.")]
 VariantName = Annotated[str | None, typer.Option("--variant", help="One variant of the run [default: the first].")]
 SplitName = Annotated[str, typer.Option("--split", help="train, validation or test.")]
+ImageSize = Annotated[
+    int | None, typer.Option("--image-size", min=8, help="Side of the images in pixels [default: the run's].")
+]
+Scales = Annotated[
+    list[float] | None,
+    typer.Option("--scale", help="Factor on that side, repeatable: embeddings are averaged over all (retrieval)."),
+]
+Gallery = Annotated[str | None, typer.Option("--gallery", help="Another run, which embeds the gallery (retrieval).")]
+GalleryVariant = Annotated[
+    str | None, typer.Option("--gallery-variant", help="One variant of that run [default: the first].")
+]
+Record = Annotated[
+    bool,
+    typer.Option("--record/--no-record", help="Keep what is scored on other data, or otherwise, as rows of the run."),
+]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 
 
@@ -25,6 +40,11 @@ def evaluate(
         list[str] | None,
         typer.Option("--variant", help="Only this one, repeatable; also capacities that were never trained."),
     ] = None,
+    image_size: ImageSize = None,
+    scale: Scales = None,
+    gallery: Gallery = None,
+    gallery_variant: GalleryVariant = None,
+    record: Record = True,
     out: Out = None,
     data_root: DataRoot = None,
     device: Device = "auto",
@@ -32,6 +52,8 @@ def evaluate(
     json_: Json = False,
 ) -> None:
     """Score a finished run or a weights file on any data set of its task, without training.
+
+    What it scores on other data than its own becomes rows of the run in leaderboards.
 
     Example: `subnetbench evaluate results/quickstart/runs/triplet-emoji-s0-3fa9c2d1e4 --split validation`
     """
@@ -41,11 +63,18 @@ def evaluate(
         data=assignments(data, "--data"),
         split=split,
         variants=variant,
+        image_size=image_size,
+        scales=scale or (),
+        gallery=gallery,
+        gallery_variant=gallery_variant,
+        record=record,
         results=out,
         data_root=data_root,
         device=device,
         threads=threads,
     )
+    if evaluation.record is not None:
+        note(f"recorded in {evaluation.record}", err=json_)
     if json_:
         print_json(evaluation.frame.to_dict("records"))
         return

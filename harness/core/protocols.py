@@ -20,8 +20,14 @@ OWN_IMAGE = "; own image left out of the ranking of {count} queries that are in 
 NEAR_DUPLICATES = "; near-duplicates (cosine above {cosine:g} at {size} pixels) on one side"
 EQUAL_CAPTIONS = "; equal captions are one query"
 CAPTIONS_APART = "; equal captions stay apart"
-_QUALIFIERS = (SEEN_CLASSES, NOT_HELD_OUT, OWN_IMAGE, NEAR_DUPLICATES, EQUAL_CAPTIONS, CAPTIONS_APART)
-"""What the config of a data set adds to a name; in braces are numbers."""
+IMAGES_OF = "; images of {size} pixels"
+SCALES = "; mean over scales {scales}"
+OTHER_GALLERY = "; gallery by another run"
+_QUALIFIERS = (
+    *(SEEN_CLASSES, NOT_HELD_OUT, OWN_IMAGE, NEAR_DUPLICATES, EQUAL_CAPTIONS, CAPTIONS_APART),
+    *(IMAGES_OF, SCALES, OTHER_GALLERY),
+)
+"""What the config of a data set adds to a name, and then how a finished run was evaluated; in braces are numbers."""
 
 PROTOCOLS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "aircraft": {"retrieval": (f"first 50 variants train, others test; {_TO_ALL}",)},
@@ -48,6 +54,7 @@ PROTOCOLS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "imagenet": {"classification": (_VALIDATION_AS_TEST,), "retrieval": (_VALIDATION_AS_TEST,)},
     "inshop": {"retrieval": ("official queries and gallery, class-disjoint from training",)},
     "landmarks": {"retrieval": ("ground truth of images, landmarks partly seen in training",)},
+    "mnist": {"classification": (OFFICIAL,)},
     "roxford5k": {"retrieval": (_REVISITED,)},
     "rparis6k": {"retrieval": (_REVISITED,)},
     "sop": {"retrieval": (f"class-disjoint lists; {_TO_ALL}, or to a gallery",)},
@@ -85,4 +92,4 @@ def _pattern(protocol: str) -> re.Pattern[str]:
 
 
 def _with_numbers(text: str) -> str:
-    return r"[0-9.]+".join(re.escape(part) for part in re.split(r"\{[^}]*\}", text))
+    return r"[0-9.]+(?:, [0-9.]+)*".join(re.escape(part) for part in re.split(r"\{[^}]*\}", text))

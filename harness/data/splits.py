@@ -118,7 +118,8 @@ class TaskData:
 
     `image_size` is the native side in pixels (None when images differ); `mean` and `std` are per channel, for
     pixels in [0, 1]. `protocol` names how the splits were made (`official test, validation from training`, ...). Two
-    results may be compared only when their digests are equal.
+    results may be compared only when their digests are equal. `primary_metric` ranks results on these data where that is
+    not the task's own (mAP at 100 for landmarks); it selects nothing.
     """
 
     dataset: str
@@ -132,6 +133,7 @@ class TaskData:
     protocol: str
     digest: str
     options: DataOptions = field(default_factory=dict)
+    primary_metric: str = ""
 
     @property
     def channels(self) -> int:

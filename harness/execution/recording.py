@@ -1,6 +1,6 @@
 """From a run to its record: adds what is known of the code, the machine and the spec."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -60,6 +60,7 @@ def record_run(
     record = replace(
         _described(spec, settings, status, started, ended),
         protocol=data.protocol if data else "",
+        primary_metric=(data.primary_metric if data else "") or PRIMARY_METRIC[spec.task],
         data_digest=data.digest if data else "",
         budget=budget,
         scores=scores,
@@ -73,6 +74,55 @@ def record_run(
     )
     record = replace(record, items_digest=_write_items(folder.results, record, settings))
     return write_record(folder.results, record if provenance is None else _standing_on(record, provenance))
+
+
+def record_evaluation(
+    spec: RunSpec,
+    results: Path,
+    *,
+    run_id: str,
+    data: "TaskData",
+    scores: Sequence[Score],
+    of_training: Mapping[str, Any],  # open: columns of a record
+    ledger: Ledger,
+    provenance: Provenance,
+    device: "torch.device",
+    started: datetime,
+    ended: datetime,
+) -> Path:
+    """Write what a finished run scores on other data than its own, or otherwise; return the record's path.
+
+    Args:
+        spec: The run.
+        results: Its results folder.
+        run_id: Name of the evaluation, which ends in the run's.
+        data: What it was evaluated on, and how, in its protocol.
+        scores: What was found.
+        of_training: What the run's own record says of its training, by column.
+        ledger: What its training spent.
+        provenance: What it stands on.
+        device: Where it was evaluated.
+        started: When the evaluation began.
+        ended: When it was over.
+
+    Raises:
+        SubnetbenchError: the record cannot be written.
+    """
+    settings = RunSettings(trackers=())
+    record = replace(
+        _described(spec, settings, "finished", started, ended),
+        run_id=run_id,
+        dataset=data.dataset,
+        protocol=data.protocol,
+        data_digest=data.digest,
+        primary_metric=data.primary_metric or PRIMARY_METRIC[spec.task],
+        scores=scores,
+        **_spent(ledger),
+        **of_training,
+        device=environment.device_name(device),
+    )
+    record = replace(record, items_digest=_write_items(results, record, settings))
+    return write_record(results, _standing_on(record, provenance))
 
 
 def _standing_on(record: RunRecord, provenance: Provenance) -> RunRecord:
