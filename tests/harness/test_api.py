@@ -14,6 +14,7 @@ import yaml
 
 import subnetbench
 from subnetbench.harness import api
+from subnetbench.harness.api.evaluating import Otherwise
 
 TINY = {"network": "conv2", "image_size": 8, "epochs": 1, "limit_steps": 2}
 SWEEP = {
@@ -84,7 +85,8 @@ def test_every_command_has_a_function_with_its_options():
     from subnetbench.harness.cli.app import app
 
     other_names = {
-        "metric": "metrics", "split": "splits", "variant": "variants", "format": "formats", "figure_format": "figure_formats",
+        "metric": "metrics", "split": "splits", "variant": "variants", "scale": "scales", "as_": "method",
+        "format": "formats", "figure_format": "figure_formats",
         "tracker": "trackers", "out": "results", "set_": "config", "input_": "inputs", "upload": "upload_to",
         "search": "space", "objective": "objectives", "constraint": "constraints", "sweep": "results", "root": "data_root",
     }  # fmt: skip
@@ -95,6 +97,7 @@ def test_every_command_has_a_function_with_its_options():
         if name in ("check", "methods", "datasets", "tune"):
             continue
         known = set(inspect.signature(getattr(api, name)).parameters)
+        known |= set(Otherwise.__annotations__) if "otherwise" in known else set()
         for option in inspect.signature(command.callback).parameters:
             assert {option, other_names.get(option, option)} & known or option in only_printed | parts_of_others, (
                 f"{name} in Python lacks {option}"
