@@ -1,8 +1,9 @@
 """Removing files that nothing needs any more from a results folder. Records and logs always stay."""
 
+import contextlib
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from subnetbench.harness.records.read import read_records
 from subnetbench.harness.runs.folder import RunFolder, find_runs
 
 _RECORDED_WITHIN_SECONDS = 3600.0
-"""A run writes its record at once after its outcomes by item."""
+"""A run writes its record at once after its outcomes by item; no file takes longer to be written."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ def clean(
 ) -> list[Removed]:
     """Remove left-over checkpoints of finished runs, temporary files of dead processes, the feature cache, and outcomes
     by item that belong to no record.
+
+    Runs that a process works on are left alone, with the feature cache that they share; links are not followed.
 
     Args:
         folder: Results folder.
@@ -50,10 +53,14 @@ def clean(
     results = Path(folder)
     if not results.is_dir():
         raise UserError("there is no such folder", field="FOLDER", value=str(folder))
-    paths = [*_temporary_files(results), *(p for p in [results / "cache"] if p.exists())]
+    live = {run.path for run in find_runs(results) if run.is_live()}
+    paths = list(_temporary_files(results, live))
+    if not live and (results / "cache").is_dir():
+        paths.append(results / "cache")
     for run in find_runs(results):
-        paths += _needless(run, checkpoints, models)
-    paths += _needless_items(results, items)
+        if run.path not in live:
+            paths += _needless(run, checkpoints, models)
+    paths = [path for path in [*paths, *_needless_items(results, items)] if _is_own(path, results)]
     removed = [Removed(path, _size(path)) for path in paths]
     if not dry_run:
         for path in paths:
@@ -65,10 +72,7 @@ def clean(
 
 
 def _needless(folder: RunFolder, checkpoints: bool, models: bool) -> Iterator[Path]:
-    state = folder.state()
-    if state == "running":
-        return
-    if folder.last_checkpoint.exists() and (state == "finished" or checkpoints):
+    if folder.last_checkpoint.exists() and (folder.state() == "finished" or checkpoints):
         yield folder.last_checkpoint
     if models and folder.model_file.exists():
         yield folder.model_file
@@ -88,11 +92,18 @@ def _needless_items(results: Path, every: bool) -> list[Path]:
     return [path for path in files if path.stem not in known and path.stat().st_mtime < old]
 
 
-def _temporary_files(results: Path) -> Iterator[Path]:
-    running = {folder.path for folder in find_runs(results) if folder.state() == "running"}
+def _temporary_files(results: Path, live: Collection[Path]) -> Iterator[Path]:
+    """Those that no living process is writing: runs write some outside their folders, such as their record."""
+    old = time.time() - _RECORDED_WITHIN_SECONDS
     for path in results.rglob("*.tmp-*"):
-        if not any(path.is_relative_to(folder) for folder in running):
-            yield path
+        with contextlib.suppress(FileNotFoundError):  # it got its name just now
+            if not any(path.is_relative_to(folder) for folder in live) and path.lstat().st_mtime < old:
+                yield path
+
+
+def _is_own(path: Path, results: Path) -> bool:
+    """Whether what a path names lies in the results folder, and not behind a link that leads elsewhere."""
+    return not path.is_symlink() and path.resolve().is_relative_to(results.resolve())
 
 
 def _size(path: Path) -> int:

@@ -255,6 +255,8 @@ class LocalLauncher:
         codes = [code for code in run.exit_codes() if code is not None]
         worst = next((code for code in codes if code != 0), 0)
         status = STATUS_OF.get(worst) or self._reported_status(run) or "failed"
+        if status == "elsewhere" and run.folder.finished_file.exists():
+            status = "finished"
         if status == "failed" and run.was_killed:
             if self._resumes(run):
                 return

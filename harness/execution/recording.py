@@ -7,16 +7,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from subnetbench.harness.core import environment
+from subnetbench.harness.core.errors import SubnetbenchError
+from subnetbench.harness.core.files import read_json, write_json
 from subnetbench.harness.core.tasks import PRIMARY_METRIC
 from subnetbench.harness.execution.settings import RunSettings
 from subnetbench.harness.method.resolve import network_of, searched_fields_of
 from subnetbench.harness.records import RunRecord, Score, Status, write_record
 from subnetbench.harness.records.items_file import items_of, write_items
+from subnetbench.harness.records.read import read_records
 from subnetbench.harness.runs.folder import RunFolder
 from subnetbench.harness.runs.provenance import Provenance
 from subnetbench.harness.runs.spec import RunSpec
 from subnetbench.harness.runs.spent import Ledger
-from subnetbench.harness.runs.state import Failure
+from subnetbench.harness.runs.state import Failure, Finished
 
 if TYPE_CHECKING:
     import torch
@@ -72,6 +75,8 @@ def record_run(
         gpu_hours=gpus * wall / 3600,
         device=environment.device_name(device) if device is not None else "",
     )
+    if status == "finished":
+        _announce(folder, record)
     record = replace(record, items_digest=_write_items(folder.results, record, settings))
     return write_record(folder.results, record if provenance is None else _standing_on(record, provenance))
 
@@ -123,6 +128,36 @@ def record_evaluation(
     )
     record = replace(record, items_digest=_write_items(results, record, settings))
     return write_record(results, _standing_on(record, provenance))
+
+
+def _announce(folder: RunFolder, record: RunRecord) -> None:
+    try:
+        write_json(folder.recording_file, {"record_id": record.record_id}, durable=True)
+    except OSError as error:
+        raise SubnetbenchError(f"cannot write {folder.recording_file}: {error.strerror}") from error
+
+
+def finish(folder: RunFolder, record: str) -> None:
+    """Say that a run is finished, by the name of its record's file. Raises `OSError`."""
+    folder.write_finished(Finished(record))
+    folder.recording_file.unlink(missing_ok=True)
+
+
+def adopt(folder: RunFolder) -> bool:
+    """Finish a run whose process died between its record and the word that it is finished; False: there is no record.
+
+    The record is known by the id that was written down before it, so that records of earlier trainings of the same
+    spec are never taken for this one's. To be called under the run's lock. Raises `OSError`.
+    """
+    announced = (read_json(folder.recording_file) or {}).get("record_id")
+    if not isinstance(announced, str):
+        return False
+    runs = read_records(folder.results, ["record_id", "run_id", "status"]).runs
+    for line in runs.select(["record_id", "run_id", "status", "file"]).to_pylist():
+        if (line["record_id"], line["run_id"], line["status"]) == (announced, folder.run_id, "finished"):
+            finish(folder, Path(line["file"]).name)
+            return True
+    return False
 
 
 def _standing_on(record: RunRecord, provenance: Provenance) -> RunRecord:

@@ -23,7 +23,7 @@ from subnetbench.harness.distributed.world import World, open_world
 from subnetbench.harness.evaluation.variant import Variant
 from subnetbench.harness.execution.continuing import begun_on, check_files, check_inputs, continued
 from subnetbench.harness.execution.gathering import gather, stores, with_installed, write_items
-from subnetbench.harness.execution.recording import record_run
+from subnetbench.harness.execution.recording import adopt, finish, record_run
 from subnetbench.harness.execution.scoring import final_scores
 from subnetbench.harness.execution.settings import RunSettings
 from subnetbench.harness.execution.signals import stop_requests
@@ -36,7 +36,7 @@ from subnetbench.harness.runs.folder import RunFolder
 from subnetbench.harness.runs.provenance import Provenance
 from subnetbench.harness.runs.spec import RunSpec
 from subnetbench.harness.runs.spent import Ledger
-from subnetbench.harness.runs.state import Failure, Finished, RunStatus
+from subnetbench.harness.runs.state import Failure, RunStatus
 from subnetbench.harness.training.accounts import ledger_of
 from subnetbench.harness.training.monitor import Interrupted, Monitor, Pruned, PruneDecision
 from subnetbench.harness.training.train import train
@@ -82,6 +82,8 @@ def execute(
         return "finished"
     is_main = int(os.environ.get("RANK", "0")) == 0
     with _locked(folder, is_main), stop_requests() as stop_requested:
+        if is_main and _finished_meanwhile(spec, folder):
+            return "finished"
         folder.failure_file.unlink(missing_ok=True)
         attempt = _Attempt(spec, folder, settings, is_main)
         try:
@@ -151,7 +153,7 @@ class _Attempt:
         ledger = ledger.evaluated(_origins(method.variants(modules, context)))
         if self.is_main:
             path = self._record("finished", scores, times=times, ledger=ledger)
-            folder.write_finished(Finished(path.name))
+            finish(folder, path.name)
         return self.end("finished")
 
     def _standing(self, contents: Contents, inputs: Inputs) -> Provenance:
@@ -261,6 +263,19 @@ class _Attempt:
 def _origins(variants: Iterable[Variant]) -> dict[str, str]:
     """The variants that are networks of inputs, with the ids of these runs."""
     return {variant.name: variant.origin.run_id for variant in variants if variant.origin is not None}
+
+
+def _finished_meanwhile(spec: RunSpec, folder: RunFolder) -> bool:
+    """Whether, seen under its lock, a run has nothing left to do: another process had it, or one died after recording.
+
+    Raises:
+        RunElsewhere: so it is, and there are other ranks: they must not wait for this one.
+    """
+    if not folder.finished_file.exists() and not adopt(folder):
+        return False
+    if spec.compute.processes > 1:
+        raise RunElsewhere(f"run {folder.run_id} was finished by another process")
+    return True
 
 
 class RunElsewhere(SubnetbenchError):

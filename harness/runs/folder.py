@@ -7,6 +7,7 @@
                         model.safetensors trained modules, once training is over
                         failure.json     why the last attempt failed
                         provenance.json  what the run stands on: data, files, code, numerics, environment
+                        recording.json   the id of its record, while that is being written
                         finished.json    that it is finished, and the name of its record
 <results>/records/<run id>-<attempt>.parquet  a record for each attempt that finished or failed
 <results>/manifests/<digest>.parquet          the image files of a split, one by one
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from subnetbench.harness.core.errors import UserError
-from subnetbench.harness.core.files import read_json, write_atomically, write_json
+from subnetbench.harness.core.files import LockHeld, file_lock, read_json, write_atomically, write_json
 from subnetbench.harness.runs.provenance import Provenance
 from subnetbench.harness.runs.state import Failure, Finished, Heartbeat, RunState
 
@@ -69,6 +70,11 @@ class RunFolder:
         return self.path / "finished.json"
 
     @property
+    def recording_file(self) -> Path:
+        """The id of the record that a finished run is writing, until `finished_file` names it."""
+        return self.path / "recording.json"
+
+    @property
     def lock_file(self) -> Path:
         return self.path / "lock"
 
@@ -80,6 +86,20 @@ class RunFolder:
                 write_atomically(self.spec_file, spec_json, durable=False)
         except OSError as error:
             raise UserError(f"the output folder cannot be written: {error.strerror}", field=str(self.results)) from None
+
+    def is_live(self) -> bool:
+        """Whether a process works on the run: it gave a sign of life lately, or holds the run's lock."""
+        if self.state() == "running":
+            return True
+        if not self.lock_file.exists():
+            return False
+        try:
+            with file_lock(self.lock_file, 0.0):
+                return False
+        except LockHeld:
+            return True
+        except OSError:
+            return True  # it cannot be told: nobody loses anything by waiting
 
     def state(self) -> RunState:
         """What the files say."""
@@ -99,7 +119,7 @@ class RunFolder:
 
         The caller sees to it that nobody works on the run. Raises `OSError`.
         """
-        said = (self.finished_file, self.failure_file, self.progress_file, self.provenance_file)
+        said = (self.finished_file, self.recording_file, self.failure_file, self.progress_file, self.provenance_file)
         for path in (*said, self.last_checkpoint, self.model_file):
             path.unlink(missing_ok=True)
         shutil.rmtree(self.trackers, ignore_errors=True)
