@@ -75,9 +75,7 @@ def record_run(
         gpu_hours=gpus * wall / 3600,
         device=environment.device_name(device) if device is not None else "",
     )
-    if status == "finished":
-        _announce(folder, record)
-    record = replace(record, items_digest=_write_items(folder.results, record, settings))
+    record = replace(_announced(folder, record), items_digest=_write_items(folder.results, record, settings))
     return write_record(folder.results, record if provenance is None else _standing_on(record, provenance))
 
 
@@ -130,11 +128,15 @@ def record_evaluation(
     return write_record(results, _standing_on(record, provenance))
 
 
-def _announce(folder: RunFolder, record: RunRecord) -> None:
+def _announced(folder: RunFolder, record: RunRecord) -> RunRecord:
+    """The record, after writing down for `adopt` that a finished run is about to leave it."""
+    if record.status != "finished":
+        return record
     try:
         write_json(folder.recording_file, {"record_id": record.record_id}, durable=True)
     except OSError as error:
         raise SubnetbenchError(f"cannot write {folder.recording_file}: {error.strerror}") from error
+    return record
 
 
 def finish(folder: RunFolder, record: str) -> None:
