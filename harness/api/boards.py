@@ -94,6 +94,7 @@ def leaderboard(
     trials: bool = False,
     confidence: float = 0.95,
     interval: IntervalKind = "joint",
+    by: Literal["machine"] | None = None,
     std: bool = False,
     limit: int | None = 500,
     published: bool = False,
@@ -113,6 +114,8 @@ def leaderboard(
         confidence: Confidence of the intervals, between 0 and 1.
         interval: Over what intervals are: `seeds`, `items` (these runs on other test items), or `joint`: both, and seeds
             alone where no outcomes by item are stored.
+        by: `machine`: runs of each machine are rows of their own, so that their times have a mean; of scores each row then
+            has fewer seeds. A machine is its device, its threads, and whatever else times depend on.
         std: Tables show standard deviations beside intervals.
         limit: Most rows of each table; None: all. Frames and data files are never cut.
         published: Set values that papers print beside measured ones, where they are comparable; else say why not.
@@ -128,7 +131,11 @@ def leaderboard(
         [['edge_popup', 'subnetwork', 'top1', 1]]
     """
     check_at_least("limit", limit, 1)
-    board = Leaderboard(existing(folders), trials=trials, confidence=confidence, interval=interval)
+    if by not in (None, "machine"):
+        raise UserError("no such division of rows", field="by", value=by, allowed="machine")
+    board = Leaderboard(
+        existing(folders), trials=trials, confidence=confidence, interval=interval, by_machine=by is not None
+    )
     view = View(metrics, where, splits, tuple(sort), tuple(within), select, std, limit)
     values = load_published(from_memory=from_memory) if published or from_memory else ()
     return BoardView(board, view, values)

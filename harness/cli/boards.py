@@ -23,6 +23,7 @@ from subnetbench.harness.cli.common import (
     width,
     words,
 )
+from subnetbench.harness.core.errors import UserError
 
 
 def leaderboard(
@@ -45,6 +46,10 @@ def leaderboard(
     trials: Annotated[bool, typer.Option("--trials", help="Show the trials of searches too.")] = False,
     confidence: Confidence = 0.95,
     interval: Interval = "joint",
+    by: Annotated[
+        Literal["machine"] | None,
+        typer.Option("--by", help="`machine`: a row for each machine, so that times have a mean."),
+    ] = None,
     std: Annotated[bool, typer.Option("--std", help="Show standard deviations beside intervals.")] = False,
     limit: Annotated[int, typer.Option("--limit", min=0, help="Most rows of each table; 0: all.")] = 500,
     sources: Annotated[
@@ -69,6 +74,8 @@ def leaderboard(
     """
     format = "json" if json_ else format
     splits = split or ("test",)
+    if sources and by is not None:
+        raise UserError("each run is of one machine", field="--by", value=by, allowed="without --sources")
     found: api.Sources | api.BoardView
     if sources:
         found = api.sources(
@@ -93,6 +100,7 @@ def leaderboard(
             trials=trials,
             confidence=confidence,
             interval=interval,
+            by=by,
             std=std,
             limit=limit or None,
             published=published,

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from subnetbench.harness.core.metrics import depends_on_machine
 from subnetbench.harness.leaderboard.codes import Codes, Keys, combine, compress, last_rows, oldest_first
-from subnetbench.harness.leaderboard.machines import Machines
+from subnetbench.harness.leaderboard.machines import Machines, named
 from subnetbench.harness.leaderboard.spending import spending
 from subnetbench.harness.records.read import RecordSet
 from subnetbench.harness.records.record import is_trivial
@@ -27,10 +27,15 @@ EXPERIMENT = (*IDENTITY, *CIRCUMSTANCES)
 """What was tried. Runs that agree in all of these are the same experiment, perhaps by other code or on other weights."""
 FOUNDATIONS = ("code_digest", "files_digest", "numerics", "spending")
 """What scores stand on besides. Empty in a record that does not know, and unknown is a value of its own."""
-GROUP = (*EXPERIMENT, *FOUNDATIONS)
+MACHINE = "machine"
+"""On what a run was measured, in words, where runs of each machine are rows of their own; else empty."""
+GROUP = (*EXPERIMENT, *FOUNDATIONS, MACHINE)
 """Runs that agree in all of these differ in nothing but their seeds; only such runs are averaged."""
 
-DERIVED: dict[str, Callable[[pa.Table], Codes]] = {"spending": lambda runs: spending(runs, EXPERIMENT)}
+DERIVED: dict[str, Callable[[pa.Table], Codes]] = {
+    "spending": lambda runs: spending(runs, EXPERIMENT),
+    MACHINE: lambda runs: named(runs, MACHINE),
+}
 """How names of `GROUP` that are no column of a record follow from `RecordSet.runs`."""
 
 UNFINISHED = ("failed", "pruned", "partial")
@@ -146,7 +151,7 @@ def choose_runs(records: RecordSet, tally: Tally, *, trials: bool) -> Runs:
     allowed = np.ones(len(runs), bool) if trials else runs["trial"].is_null().to_numpy()
     order = oldest_first(runs["finished_at"], runs["attempt"])
     configured = combine([codes[name] for name in (*IDENTITY, "seed")])
-    performed = combine([configured, *(codes[name] for name in (*CIRCUMSTANCES, *FOUNDATIONS))])
+    performed = combine([configured, *(codes[name] for name in (*CIRCUMSTANCES, *FOUNDATIONS, MACHINE))])
     counts = _last_of_each(performed, allowed & finished, order)
     replaced = _replaced(codes["code_digest"], configured, allowed & finished, order)
     counts |= _last_of_each(configured, allowed & ~finished & ~replaced, order)

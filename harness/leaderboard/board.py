@@ -29,7 +29,7 @@ from subnetbench.harness.leaderboard.item_intervals import CellIntervals
 from subnetbench.harness.leaderboard.item_scores import ItemScores
 from subnetbench.harness.leaderboard.keys import COSTS
 from subnetbench.harness.leaderboard.machines import COLUMNS as OF_MACHINES
-from subnetbench.harness.leaderboard.machines import Machines
+from subnetbench.harness.leaderboard.machines import Machines, with_machines
 from subnetbench.harness.leaderboard.spending import ALLOWED, TOTAL, budget_label, totals
 from subnetbench.harness.leaderboard.unrecorded import without_record
 from subnetbench.harness.records.read import RecordSet, read_records
@@ -60,8 +60,10 @@ class Board:
         trials: bool = False,
         confidence: float = 0.95,
         interval: str = "joint",
+        by_machine: bool = False,
     ) -> None:
-        self._build(read_records(paths, _COLUMNS), trials, confidence, interval)
+        records = read_records(paths, _COLUMNS)
+        self._build(with_machines(records) if by_machine else records, trials, confidence, interval)
 
     @classmethod
     def from_records(

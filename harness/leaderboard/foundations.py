@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping
 import numpy as np
 import pandas as pd
 
-from subnetbench.harness.leaderboard.aggregate import EXPERIMENT, FOUNDATIONS
+from subnetbench.harness.leaderboard.aggregate import EXPERIMENT, FOUNDATIONS, MACHINE
 from subnetbench.harness.leaderboard.board import Board
 from subnetbench.harness.leaderboard.keys import CONTEST
+from subnetbench.harness.leaderboard.machines import versions_apart
 
 HEADERS: Mapping[str, str] = {"code_digest": "code", "files_digest": "files"}
 """How columns are called in tables; others have their own names."""
@@ -16,6 +17,7 @@ UNKNOWN = "unknown"
 _OTHER = "other than most in"
 _log = logging.getLogger(__name__)
 _DIGITS = 8
+_NAMED = 3
 _VARIANT = ("split", "variant", "gallery_variant")
 _COMPARED: Mapping[str, tuple[str, ...]] = {
     "code_digest": ("task", "dataset", "method"),
@@ -28,7 +30,7 @@ _COMPARED: Mapping[str, tuple[str, ...]] = {
 
 
 def short(name: str, values: Iterable[object]) -> list[str]:
-    """Values of one of `FOUNDATIONS` for people: the beginning of a digest."""
+    """Values of one of `FOUNDATIONS`, or machines, for people: the beginning of a digest."""
     texts = [str(value) or UNKNOWN for value in values]
     return [text[:_DIGITS] if name.endswith("_digest") and text != UNKNOWN else text for text in texts]
 
@@ -37,7 +39,8 @@ def told_apart_by(rows: pd.DataFrame) -> list[str]:
     """The `FOUNDATIONS` in which rows of one method, or of one config, differ: a table needs them as columns."""
     among = {"code_digest": ["method"], "numerics": ["method"], "files_digest": [*EXPERIMENT, *_VARIANT]}
     # What was spent is a part of the budget, which is a column of its own.
-    return [name for name in among if rows[name].nunique() > 1 and _several(rows, among[name], name).any()]
+    found = [name for name in among if rows[name].nunique() > 1 and _several(rows, among[name], name).any()]
+    return [*found, MACHINE] if (rows[MACHINE] != "").any() else found
 
 
 def several_of_one_experiment(groups: pd.DataFrame) -> dict[str, np.ndarray]:
@@ -66,8 +69,8 @@ def differences(board: Board, rows: pd.DataFrame) -> Iterator[str]:
     alike = [name for name in known if name != "spending" or rows["spending"].nunique() < 2] + ["machine"]
     line += f"{_OTHER} {', '.join(words)}" if words else f"no difference in {', '.join(alike)}"
     line += f"; unknown: {', '.join(unknown)}" if unknown else ""
-    if several := _of_several_commits(board, rows):
-        line += f"; {several:,} of unknown code average{'s' if several == 1 else ''} over several commits"
+    for several, code, commits in _of_several_commits(board, rows):
+        line += f"; {several:,} of {code} code average{'s' if several == 1 else ''} over several commits{commits}"
     yield line + ". `subnetbench explain` prints the differences of two rows."
 
 
@@ -86,17 +89,22 @@ def _unusual(rows: pd.DataFrame, name: str) -> int:
     return len(rows) - int(sizes.groupby(level=among, sort=False).max().sum())
 
 
-def _of_several_commits(board: Board, rows: pd.DataFrame) -> int:
-    """How many rows of unknown code stand on runs of several commits, or of a commit with and without changes."""
+def _of_several_commits(board: Board, rows: pd.DataFrame) -> Iterator[tuple[int, str, str]]:
+    """How many rows stand on runs of several commits, or of a commit with and without changes; and on which.
+
+    Of unknown code, then of code that is known, and the same in all of these commits.
+    """
     runs = np.flatnonzero(board.runs.finished)
     group = board.runs.group[runs]
+    found = board.records.runs.select(["git_sha", "git_dirty"]).take(runs).to_pandas()
+    commits = found["git_sha"].astype(str).str[:_DIGITS] + np.where(found["git_dirty"].astype(bool), "+", "")
     unknown = board.runs.groups["code_digest"][group] == ""
-    if not unknown.any():
-        return 0
-    found = board.records.runs.select(["git_sha", "git_dirty"]).take(runs[unknown]).to_pandas()
-    commits = found["git_sha"].astype(str) + np.where(found["git_dirty"].astype(bool), "+", "")
-    counts = commits.groupby(group[unknown]).nunique()
-    return int(rows["group"].isin(counts.index[counts > 1]).sum())
+    for code, among in (("unknown", unknown), ("unchanged", ~unknown)):
+        counts = commits[among].groupby(group[among]).nunique()
+        several = counts.index[counts > 1].intersection(pd.Index(rows["group"]))
+        if len(several):
+            names = sorted(set(commits[np.isin(group, several)]) - {""})
+            yield int(rows["group"].isin(several).sum()), code, f" ({_some(names)})" if names else ""
 
 
 def _machines(board: Board, rows: pd.DataFrame) -> Iterator[str]:
@@ -112,8 +120,20 @@ def _machines(board: Board, rows: pd.DataFrame) -> Iterator[str]:
             other = np.zeros(len(shown), bool)
             other[group[codes != np.bincount(codes).argmax()]] = True
             over = int(shown[averaged[name]].sum())
-            several = f" ({over:,} average{'s' if over == 1 else ''} over several)" if over else ""
+            which = _named(name, set(part.decode(runs[averaged[name][group]])))
+            several = f" ({over:,} average{'s' if over == 1 else ''} over several{which})" if over else ""
             yield f"{name} {int(shown[other].sum()):,}{several}"
+
+
+def _named(name: str, values: set[object]) -> str:
+    """What is averaged over, by name, as far as there is room."""
+    texts = sorted(str(value) for value in values if value != "")
+    words = versions_apart(texts) if name == "libraries" else texts if name == "device" else []
+    return f": {_some(words)}" if words else ""
+
+
+def _some(words: list[str]) -> str:
+    return ", ".join(words[:_NAMED]) + (", ..." if len(words) > _NAMED else "")
 
 
 def times_apart(board: Board, rows: pd.DataFrame) -> Iterator[str]:
@@ -132,5 +152,5 @@ def times_apart(board: Board, rows: pd.DataFrame) -> Iterator[str]:
     if found:
         yield (
             f"Times of several machines are never averaged (–*), in brackets what differs: {', '.join(found)}. "
-            "`--sources` shows each value."
+            "`--by machine` gives each machine a row."
         )

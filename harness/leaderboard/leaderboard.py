@@ -29,6 +29,7 @@ class Leaderboard(Board):
         trials: Count the trials of searches too.
         confidence: Confidence of the intervals, and of those of the ranks; in (0, 1).
         interval: `seeds`, `items`, or `joint`: over seeds alone where no outcomes by item are stored.
+        by_machine: Runs of each machine (device, threads and whatever else times depend on) are rows of their own.
 
     Raises:
         UserError: A path does not exist, there is no such interval, or `confidence` is out of range.

@@ -151,7 +151,10 @@ def test_scores_of_several_machines_are_averaged_with_a_note_and_times_are_not(f
         "latency_ms": "device, libraries",
         "wall_seconds": "device, libraries",
     }
-    assert "device 1 (1 averages over several), libraries 1 (1 averages over several)" in _notes(board)
+    assert (
+        "device 1 (1 averages over several: A100, H100), libraries 1 (1 averages over several: torch 2.5 and 2.6)"
+        in (_notes(board))
+    )
     assert "latency_ms in 1 row (device, libraries)" in _notes(board)
     for format in ("terminal", "markdown", "latex"):
         assert "–*" in render(board, format).replace("\\*", "*").replace("--*", "–*")
@@ -181,6 +184,44 @@ def test_every_part_of_a_machine_counts(folder: Any, part: str, change: dict[str
     (line,) = Leaderboard(folder.path).frame(metrics=["wall_seconds"]).to_dict("records")
     assert np.isnan(line["mean"])
     assert part in line["not_averaged"].split(", ")
+
+
+def test_by_machine_gives_each_machine_a_row_with_times(folder: Any) -> None:
+    machines = [("A100", 1, "2.5"), ("A100", 1, "2.5"), ("A100", 4, "2.5"), ("H100", 1, "2.5"), ("H100", 1, "2.6")]
+    for seed, (device, threads, torch) in enumerate(machines):
+        folder.add(seed / 10, seed=seed, device=device, threads=threads, versions={"torch": torch}, wall_seconds=seed)
+    folder.add(None, seed=9, status="failed", device="H100", versions={"torch": "2.6"})
+    board = Leaderboard(folder.path, by_machine=True)
+    frame = board.frame(metrics=["wall_seconds"]).set_index("machine")
+    assert frame["mean"].to_dict() == {
+        "A100, 1 thread": 0.5,
+        "A100, 4 threads": 2.0,
+        "H100, 1 thread, torch 2.5": 3.0,
+        "H100, 1 thread, torch 2.6": 4.0,
+    }
+    assert frame["failed"].tolist() == [0, 0, 0, 1]
+    assert set(frame["not_averaged"]) == {""}
+    assert "A100, 4 threads" in render(board, "markdown")
+    assert set(Leaderboard(folder.path).frame()["machine"]) == {""}
+    assert set(api.leaderboard(folder.path, by="machine").frame["machine"]) == set(frame.index)
+    with pytest.raises(UserError, match="by: no such division of rows"):
+        api.leaderboard(folder.path, by="host")
+
+
+@pytest.mark.parametrize("machines", [[], [("", 1)]])
+def test_by_machine_needs_no_record_and_no_device(folder: Any, machines: list[tuple[str, int]]) -> None:
+    for device, threads in machines:
+        folder.add(0.5, device=device, threads=threads)
+    folder.path.mkdir(exist_ok=True)
+    names = Leaderboard(folder.path, by_machine=True).rows["machine"].tolist()
+    assert names == ["device not known, 1 thread"] * len(machines)
+
+
+def test_commits_of_the_same_code_are_named(folder: Any) -> None:
+    for seed, commit in enumerate("abc"):
+        folder.add(0.5, seed=seed, git_sha=commit * 40, git_dirty=commit == "c", **KNOWN)
+    said = "1 of unchanged code averages over several commits (aaaaaaaa, bbbbbbbb, cccccccc+)"
+    assert said in _notes(Leaderboard(folder.path))
 
 
 def test_hosts_of_one_kind_are_one_machine(folder: Any) -> None:
@@ -334,7 +375,7 @@ def test_on_the_command_line(folder: Any) -> None:
         return result.output
 
     text = " ".join(shown().split())
-    assert "What 2 rows stand on: other than most in code 1, device 1 (1 averages over several)" in text
+    assert "What 2 rows stand on: other than most in code 1, device 1 (1 averages over several: A100, H100)" in text
     assert "Times of several machines are never averaged (–*), in brackets what differs: wall_seconds in 1 row" in text
     plain = json.loads(shown("--json"))
     times = {cell["code_digest"][0]: cell for cell in plain["cells"] if cell["metric"] == "wall_seconds"}
