@@ -17,6 +17,7 @@ from subnetbench.harness.cli.common import (
     Select,
     Splits,
     Where,
+    filters_as_typed,
     note,
     print_json,
     print_text,
@@ -242,26 +243,27 @@ def compare(
     `subnetbench compare results/new --against results/reference --margin 0.01 --junit gate.xml`,
     `subnetbench compare results/main --a "method == 'aslp'" --b "method == 'supermask'" --match sparsity`
     """
-    differences = api.compare(
-        before,
-        after,
-        a=a,
-        b=b,
-        match=match or (),
-        allow_missing=allow_missing,
-        against=against,
-        fail_on=words(fail_on) if fail_on is not None else ("worse", "missing"),
-        markdown=markdown,
-        junit=junit,
-        metrics=metric,
-        where=where,
-        splits=split or ("test",),
-        test=test,
-        pair=pair,
-        margin=margin,
-        across=across or (),
-        confidence=confidence,
-    )
+    with filters_as_typed():
+        differences = api.compare(
+            before,
+            after,
+            a=a,
+            b=b,
+            match=match or (),
+            allow_missing=allow_missing,
+            against=against,
+            fail_on=words(fail_on) if fail_on is not None else ("worse", "missing"),
+            markdown=markdown,
+            junit=junit,
+            metrics=metric,
+            where=where,
+            splits=split or ("test",),
+            test=test,
+            pair=pair,
+            margin=margin,
+            across=across or (),
+            confidence=confidence,
+        )
     print_text(api.render_differences(differences, format, width=width()))
     if status := differences.exit_status:
         raise typer.Exit(status)

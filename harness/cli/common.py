@@ -6,7 +6,8 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -194,3 +195,15 @@ def width() -> int:
 def conditions(values_of: Iterable[tuple[str, Iterable[object]]]) -> str:
     """Under which values of other fields one is searched: `mode sym and loss raml or csd`."""
     return " and ".join(f"{field} {' or '.join(map(str, values))}" for field, values in values_of)
+
+
+@contextmanager
+def filters_as_typed() -> Iterator[None]:
+    """Errors of the two filters name them as they are typed here: `--a`, `--b`."""
+    try:
+        yield
+    except UserError as error:
+        if error.field not in ("a", "b"):
+            raise
+        message = str(error).removeprefix(f"{error.field}: ")
+        raise UserError(f"--{error.field}: {message}") from None

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from subnetbench.harness.core.statistics import ROUNDING
+
 Floats = NDArray[np.float64]
 Statistic = Callable[[Floats], Floats]
 """From scores (resamples, entrants, tasks, seeds) to (resamples, ...)."""
@@ -128,7 +130,12 @@ class Estimates:
 
 
 def stratified_bootstrap(
-    scores: Floats, statistics: dict[str, Statistic], *, confidence: float = 0.95, seed: int = 0
+    scores: Floats,
+    statistics: dict[str, Statistic],
+    *,
+    steps: Floats | None = None,
+    confidence: float = 0.95,
+    seed: int = 0,
 ) -> dict[str, Estimates]:
     """Intervals of statistics over seeds, for the tasks that there are.
 
@@ -139,6 +146,9 @@ def stratified_bootstrap(
     Args:
         scores: (entrants, tasks, seeds).
         statistics: What is computed of each resample.
+        steps: Least differences between scores, (entrants, tasks): seeds of an entrant on a task that vary by less than
+            rounding to them gives are resampled with the rest of that variance (Sheppard 1898) as uniform noise. NaN, or
+            None: not known.
         confidence: Of each interval by itself.
         seed: Of the resamples.
     """
@@ -148,15 +158,41 @@ def stratified_bootstrap(
         nothing = {name: np.full_like(value, np.nan) for name, value in values.items()}
         return {name: Estimates(value, nothing[name], nothing[name]) for name, value in values.items()}
     found: dict[str, list[Floats]] = {name: [] for name in statistics}
-    for sample in _resamples(scores, seed):
+    for sample in _resamples(scores, rounding_noise(scores, steps), seed):
         for name, statistic in statistics.items():
             found[name].append(statistic(sample))
     bounds = {name: np.quantile(np.concatenate(parts), [tail, 1 - tail], axis=0) for name, parts in found.items()}
     return {name: Estimates(value, *bounds[name]) for name, value in values.items()}
 
 
+def rounding_noise(scores: Floats, steps: Floats | None) -> Floats:
+    """The width of the uniform noise by which variances over seeds reach that of rounding, (entrants, tasks); 0: they do."""
+    if steps is None:
+        return np.zeros(scores.shape[:-1])
+    lacking = np.nan_to_num(steps) ** 2 / 12 - _variances(scores)
+    return np.asarray(np.sqrt(12 * np.clip(np.nan_to_num(lacking), 0.0, None)))
+
+
+def without_spread(scores: Floats, steps: Floats) -> NDArray[np.bool_]:
+    """Which entrants (entrants,) have the same score with all seeds of a task whose step is not known."""
+    return np.asarray(((_variances(scores) == 0) & np.isnan(steps)).any(axis=-1))
+
+
+def _variances(scores: Floats) -> Floats:
+    """Variances over seeds (ddof = 1), (entrants, tasks); 0 where they are those of rounding in floating point."""
+    count, mean = (~np.isnan(scores)).sum(axis=-1), task_means(scores)
+    squares = np.nansum((scores - mean[..., None]) ** 2, axis=-1)
+    found = squares / np.where(count > 1, count - 1, np.nan)
+    return np.asarray(np.where(found <= (ROUNDING * mean) ** 2, 0.0, found))
+
+
 def improvements(
-    scores: Floats, pairs: Sequence[tuple[int, int]], *, confidence: float = 0.95, seed: int = 0
+    scores: Floats,
+    pairs: Sequence[tuple[int, int]],
+    *,
+    steps: Floats | None = None,
+    confidence: float = 0.95,
+    seed: int = 0,
 ) -> Estimates:
     """`probability_of_improvement` of pairs of entrants with its intervals, (pairs,); `scores` as for the bootstrap.
 
@@ -169,7 +205,7 @@ def improvements(
         found = [probability_of_improvement(sample[:, a], sample[:, b]) for a, b in pairs]
         return np.stack(found, axis=-1)
 
-    found = stratified_bootstrap(scores, {"": probabilities}, confidence=confidence, seed=seed)[""]
+    found = stratified_bootstrap(scores, {"": probabilities}, steps=steps, confidence=confidence, seed=seed)[""]
     counts = (~np.isnan(scores)).sum(axis=-1)
     compared = np.array([np.minimum(counts[a], counts[b]).sum() for a, b in pairs])
     least = ((1 - confidence) / 2) ** (1 / compared)
@@ -207,7 +243,7 @@ def expanded_tail(counts: NDArray[np.int64], confidence: float) -> float:
     return float(ndtr(-widening * stdtrit(float((fewest - 1).sum()), 0.5 + confidence / 2)))
 
 
-def _resamples(scores: Floats, seed: int) -> Iterator[Floats]:
+def _resamples(scores: Floats, noise: Floats, seed: int) -> Iterator[Floats]:
     generator = np.random.default_rng(seed)
     count = (~np.isnan(scores)).sum(axis=-1, keepdims=True)
     place = np.arange(scores.shape[-1])
@@ -215,4 +251,7 @@ def _resamples(scores: Floats, seed: int) -> Iterator[Floats]:
     for start in range(0, RESAMPLES, size):
         draws = generator.random((min(size, RESAMPLES - start), *scores.shape))
         at = np.where(place < count, (draws * count).astype(np.int64), place)
-        yield np.take_along_axis(np.broadcast_to(scores, at.shape), at, axis=-1)
+        sample = np.take_along_axis(np.broadcast_to(scores, at.shape), at, axis=-1)
+        if noise.any():
+            sample = sample + noise[..., None] * (generator.random(sample.shape) - 0.5)
+        yield sample

@@ -120,7 +120,7 @@ class Claim(Config):
     where: Annotated[str | None, Field(description="filter of rows of both sides, as `--where`")] = None
     a: Annotated[str | None, Field(description="filter of rows of the left side")] = None
     b: Annotated[str | None, Field(description="filter of rows of the right side")] = None
-    split: Annotated[str, Field(description="the split that was scored")] = "test"
+    split: Annotated[Literal["test", "validation", "train"], Field(description="the split that was scored")] = "test"
     match: Annotated[list[str], Field(description="it must hold for each pair of rows that agree in these")] = Field(
         default_factory=list
     )

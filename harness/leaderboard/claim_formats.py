@@ -53,7 +53,8 @@ def summary(results: Sequence[Result]) -> str:
     counts = Counter(result.status for result in results)
     others = ", ".join(f"{count:,} {status}" for status, count in counts.items() if status != "holds")
     many = "claim" if len(results) == 1 else "claims"
-    return f"{len(results):,} {many}: {counts['holds']:,} hold{f', {others}' if others else ''}."
+    hold = "holds" if counts["holds"] == 1 else "hold"
+    return f"{len(results):,} {many}: {counts['holds']:,} {hold}{f', {others}' if others else ''}."
 
 
 def _document(results: Sequence[Result], confidence: float) -> Document:
@@ -78,9 +79,8 @@ def _document(results: Sequence[Result], confidence: float) -> Document:
     why = [f"  line {r.line}, {r.claim}: {r.status}{f', {r.reason}' if r.reason else ''}" for r in results if _noted(r)]
     tests = sum(len(result.parts) for result in results)
     note = (
-        f"Measured is left - right with its interval over {_over(parts)}, at {100 * confidence:g} % for all {tests:,} tests together "
-        "(Bonferroni); a claim holds where the whole interval bears it out. Power is the chance that so many seeds bear it "
-        "out if the truth is the claim's `effect`, or else what was measured; `detectable` is the effect with 80 % power."
+        f"Measured is left - right, intervals are over {_over(parts)} at {100 * confidence:g} % for all {tests:,} tests together "
+        "(Bonferroni). Power is for the claim's `effect`, or else for what was measured; `detectable` is the effect with 80 %."
     )
     return Document([table_of("Claims", columns)], [summary(results), *why, note])
 

@@ -176,10 +176,15 @@ def _beside(values: np.ndarray, cleared: np.ndarray, half_width: np.ndarray, nam
     return ["–" if np.isnan(value) else cell.rstrip() for value, cell in zip(values, cells, strict=True)]
 
 
+def _reason(kind: str, error: str) -> list[str]:
+    """Why a run has no result, as far as its record says."""
+    return [": ".join(filter(None, (kind, error)))] if kind or error else []
+
+
 def _failures(board: Board) -> list[str]:
     failures = board.failures()
     lines = [
-        f"  {f.method} on {f.dataset}, seed {f.seed}: {f.status}, {f.error_kind}: {f.error}  ({f.run_id})"
+        f"  {f.method} on {f.dataset}, seed {f.seed}: {', '.join([str(f.status), *_reason(str(f.error_kind), str(f.error))])}  ({f.run_id})"
         for f in failures.head(_FAILURES).itertuples()
     ]
     if len(failures) > _FAILURES:

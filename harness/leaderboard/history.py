@@ -238,13 +238,18 @@ def _notes(frame: pd.DataFrame, by: By, confidence: float) -> Iterator[str]:
     tests = int(frame["p_corrected"].notna().sum())
     yield (
         f"Intervals are at {100 * confidence:g} % over seeds. Changes are against the version before, paired by seed where "
-        f"at least two seeds match; p is corrected by Holm over {tests:,} changes."
+        f"at least two seeds match; p is corrected by Holm over {_many(tests, 'change')}."
     )
     if others := int((frame["also"] != "").sum()):
-        yield f"{others:,} changes are not of the code alone: column `also` says what else differs."
+        yield f"{_many(others, 'change')} not of the code alone: column `also` says what else differs."
     if unknowns := int(
         (frame["commit"].str.startswith(_UNKNOWN) if by == "commit" else frame["code_digest"] == "").sum()
     ):
-        yield f"{unknowns:,} lines are of an unknown {'commit' if by == 'commit' else 'code'}; they count as one version."
+        what = "commit" if by == "commit" else "code"
+        yield f"{_many(unknowns, 'point')} of unknown {what}, which {'counts' if unknowns == 1 else 'count'} as one version."
     if dirty := int(frame["commit"].str.contains("+", regex=False).sum()):
-        yield f"{dirty:,} lines are of commits with changes that were not committed (+)."
+        yield f"{_many(dirty, 'point')} of commits with changes that were not committed (+)."
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

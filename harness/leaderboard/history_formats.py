@@ -49,7 +49,11 @@ def _document(found: History) -> Document:
     parts = found.frame.groupby([*_TITLE, "metric"], sort=False)
     changes = found.changed
     words = ", ".join(f"{count:,} {verdict}" for verdict, count in changes["verdict"].value_counts().items())
-    summary = f"{len(found.frame):,} points of {found.frame.groupby([*LINE, 'metric']).ngroups:,} lines; changes: {words or 'none'}."
+    points, lines = len(found.frame), found.frame.groupby([*LINE, "metric"]).ngroups
+    summary = (
+        f"{points:,} point{'' if points == 1 else 's'} of {lines:,} line{'' if lines == 1 else 's'}; "
+        f"changes: {words or 'none'}."
+    )
     return Document([_table(part) for _, part in parts], [summary, *found.notes])
 
 

@@ -117,16 +117,15 @@ def _together(board: Board, rows: pd.DataFrame) -> Iterator[str]:
 def _method(board: Board, rows: pd.DataFrame) -> Iterator[str]:
     percent = f"{100 * board.confidence:g} %"
     yield from interval_notes(board, rows)
-    yield "No variance over seeds is taken for less than rounding to whole test items gives."
+    if (known := _rounded(board, rows)) is not None:
+        yield f"No variance over seeds is taken for less than rounding to whole test items gives{known}."
     if unknown := _no_spread(board, rows):
         yield (
             f"{_many(unknown, 'row')} whose seeds all have the same score, and whose records do not say over how many items: no "
             "interval over seeds."
         )
     yield (
-        f"A rank is the position in the order of means. The intervals of ranks hold for all rows of a table together, at "
-        f"{percent}: t tests of all pairs over seeds, on these test items (paired by seed where two seeds match), corrected by "
-        "Holm (Mogstad et al. 2024)."
+        f"Ranks are by mean; their intervals, at {percent} for all rows of a table together, are over seeds, on these test items."
     )
     ranked = rows[(rows["split"] != "") & (rows["seeds"] >= FEWEST_SEEDS)]
     if len(ranked) and ranked.groupby(list(CONTEST)).size().max() > MOST_PAIRED:
@@ -138,6 +137,19 @@ def _method(board: Board, rows: pd.DataFrame) -> Iterator[str]:
         yield f"{_many(failed, 'row')} with failed runs: mean and rank are over the seeds that finished."
     if single := int((rows["seeds"] == 1).sum()):
         yield f"{_many(single, 'row')} of a single seed: no interval, no rank, and no difference that could be significant."
+
+
+def _rounded(board: Board, rows: pd.DataFrame) -> str | None:
+    """In how many of some rows the number of items is known that variances are floored by, in words; None: in none."""
+    scored = rows[(rows["split"] != "") & (rows["seeds"] > 1)]
+    known = np.zeros(len(scored), bool)
+    for metric in set(board.records.runs["primary_metric"].unique().to_pylist()) & set(board.metrics):
+        known |= board.steps_of(board.cell_of(scored, metric, costs=False)) > 0
+    if not known.any():
+        return None
+    return (
+        "" if known.all() else f" ({int(known.sum()):,} of {len(known):,} rows; of the others the items are not known)"
+    )
 
 
 def _no_spread(board: Board, rows: pd.DataFrame) -> int:

@@ -85,7 +85,7 @@ def overall(board: Board, settings: Settings | None = None) -> Overall:
 def compare_entrants(board: Board, found: Entrants, settings: Settings) -> Overall:
     """The same of entrants that were chosen already."""
     signs = np.array([task.sign for task in found.tasks])[:, None]
-    normalised = _normalised(found, settings.normalise)
+    normalised, unit = _normalised(found, settings.normalise)
     order = np.lexsort([-over_tasks.mean_score(normalised), over_tasks.mean_rank(found.values * signs)])
     found = found.of(order, np.arange(len(found.tasks)))
     signed, normalised = found.values * signs, normalised[order]
@@ -94,8 +94,12 @@ def compare_entrants(board: Board, found: Entrants, settings: Settings) -> Overa
         statistics["optimality_gap"] = partial(_gap, optimum=found.tasks[0].sign * found.tasks[0].optimum)
     levels = _levels(normalised, scaled=settings.normalise != "none")
     statistics["runs"] = partial(over_tasks.run_profile, levels=levels)
-    estimates = over_tasks.stratified_bootstrap(normalised, statistics, confidence=board.confidence)
-    pairs, improved = _improvement(signed, board.confidence)
+    estimates = over_tasks.stratified_bootstrap(
+        normalised, statistics, steps=found.steps / unit, confidence=board.confidence
+    )
+    same = over_tasks.without_spread(signed, found.steps)
+    estimates = {name: _unknown_where(same, each) for name, each in estimates.items()}
+    pairs, improved = _improvement(signed, found.steps, board.confidence)
     ranks = _ranks(found, signed, board.confidence)
     distances = _distances(found)
     improvement = pd.DataFrame(
@@ -118,13 +122,22 @@ def compare_entrants(board: Board, found: Entrants, settings: Settings) -> Overa
     )
 
 
-def _normalised(found: Entrants, how: Normalisation) -> np.ndarray:
-    """0 is the trivial baseline, 1 the best possible value or the best entrant's mean of each data set."""
+def _unknown_where(same: np.ndarray, each: Estimates) -> Estimates:
+    """No bounds for the entrants (entrants,) whose spread is not known."""
+    at = same.reshape(-1, *([1] * (each.value.ndim - 1)))
+    return Estimates(each.value, np.where(at, np.nan, each.low), np.where(at, np.nan, each.high))
+
+
+def _normalised(found: Entrants, how: Normalisation) -> tuple[np.ndarray, np.ndarray]:
+    """Scores, and the unit (tasks,) of each data set that they are in.
+
+    0 is the trivial baseline, 1 the best possible value or the best entrant's mean of each data set.
+    """
     if how == "none":
         if len({(task.metric, task.sign) for task in found.tasks}) > 1:
             names = ", ".join(sorted({task.metric for task in found.tasks}))
             raise UserError(f"scores of several metrics have no common scale: {names}", field="normalise", value=how)
-        return found.values * found.tasks[0].sign
+        return found.values * found.tasks[0].sign, np.ones(len(found.tasks))
     low = np.array([task.trivial for task in found.tasks])
     high = np.array([task.optimum for task in found.tasks])
     if how == "best":
@@ -140,7 +153,7 @@ def _normalised(found: Entrants, how: Normalisation) -> np.ndarray:
                 else f"nothing is better than the trivial baseline {trivial:.4g}"
             )
             raise UserError(f"on {task.name} {reason}", field="normalise", value=how, allowed=", ".join(NORMALISATIONS))
-    return np.asarray((found.values - low[:, None]) / (high - low)[:, None])
+    return np.asarray((found.values - low[:, None]) / (high - low)[:, None]), np.abs(high - low)
 
 
 def _gap(scores: np.ndarray, optimum: float) -> np.ndarray:
@@ -155,13 +168,16 @@ def _levels(normalised: np.ndarray, *, scaled: bool) -> np.ndarray:
     return np.linspace(min(0.0, float(np.nanmin(normalised))), max(1.0, float(np.nanmax(normalised))), 51)
 
 
-def _improvement(signed: np.ndarray, confidence: float) -> tuple[list[tuple[int, int]], Estimates]:
+def _improvement(signed: np.ndarray, steps: np.ndarray, confidence: float) -> tuple[list[tuple[int, int]], Estimates]:
     """The ordered pairs that are compared, and the probability that the first of each beats the second."""
     count = len(signed)
     firsts = range(count) if count <= MOST_PAIRS else range(1)
     half = [(a, b) for a in firsts for b in range(a + 1, count)]
 
-    one = over_tasks.improvements(signed, half, confidence=confidence)
+    one = over_tasks.improvements(signed, half, steps=steps, confidence=confidence)
+    same = over_tasks.without_spread(signed, steps)
+    unknown = (one.low == one.high) & np.array([same[a] or same[b] for a, b in half], bool)
+    one = Estimates(one.value, np.where(unknown, np.nan, one.low), np.where(unknown, np.nan, one.high))
     value, low, high = (
         np.concatenate(parts)
         for parts in ((one.value, 1 - one.value), (one.low, 1 - one.high), (one.high, 1 - one.low))
@@ -286,6 +302,11 @@ def _notes(
         yield (
             f"Numbers of seeds differ ({found.counts.min()} to {found.counts.max()}): runs weigh such that all data sets "
             "weigh the same."
+        )
+    if same := int(over_tasks.without_spread(found.values, found.steps).sum()):
+        yield (
+            f"{same:,} {'entrant has' if same == 1 else 'entrants have'} the same score with all seeds of a data set whose number of items is not "
+            "known: no interval over seeds."
         )
     if failed := int(found.failed.sum()):
         yield f"{failed:,} {'run' if failed == 1 else 'runs'} failed: scores are over those that finished."

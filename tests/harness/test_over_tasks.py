@@ -131,3 +131,34 @@ def test_clear_wins_have_exact_bounds() -> None:
     assert found.value.tolist() == [1, 0]
     assert [found.low[0], found.high[0]] == pytest.approx([exact.low, 1.0])
     assert [found.low[1], found.high[1]] == pytest.approx([0.0, 1 - exact.low])
+
+
+@pytest.mark.parametrize("items", [100, 1000])
+def test_scores_that_tie_by_rounding_have_intervals_that_cover(items: int) -> None:
+    """Runs whose true scores hardly differ, rounded to whole items: most entrants tie, and their mean is not exact."""
+    random = np.random.default_rng(items)
+    truth = random.uniform(0.4, 0.6, (80, 2))
+    scores = np.round((truth[..., None] + random.normal(0, 0.1 / items, (80, 2, 3))) * items) / items
+    statistics = {"mean": over_tasks.mean_score}
+    steps = np.full((80, 2), 1 / items)
+    found = over_tasks.stratified_bootstrap(scores, statistics, steps=steps)["mean"]
+    covered = (found.low <= truth.mean(axis=1)) & (truth.mean(axis=1) <= found.high)
+    assert covered.mean() > 0.9
+    plain = over_tasks.stratified_bootstrap(scores, statistics)["mean"]
+    assert ((plain.low <= truth.mean(axis=1)) & (truth.mean(axis=1) <= plain.high)).mean() < 0.5
+
+
+def test_what_varies_by_more_than_rounding_is_resampled_as_it_is() -> None:
+    scores = np.array([[[0.50, 0.52, 0.54]], [[0.61, 0.61, 0.61]]])
+    noise = over_tasks.rounding_noise(scores, np.full((2, 1), 0.01))
+    assert noise.ravel() == pytest.approx([0.0, 0.01])
+    assert over_tasks.rounding_noise(scores, np.full((2, 1), np.nan)).tolist() == [[0.0], [0.0]]
+    assert over_tasks.without_spread(scores, np.array([[np.nan], [np.nan]])).tolist() == [False, True]
+    assert not over_tasks.without_spread(scores, np.full((2, 1), 0.01)).any()
+
+
+def test_entrants_that_tie_are_not_certainly_equal() -> None:
+    scores = np.full((2, 1, 5), 0.5)
+    found = over_tasks.improvements(scores, [(0, 1)], steps=np.full((2, 1), 0.01))
+    assert found.value[0] == 0.5
+    assert found.low[0] < 0.3 < 0.7 < found.high[0]

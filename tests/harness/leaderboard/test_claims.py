@@ -301,7 +301,7 @@ def test_the_command(board: Any, tmp_path: Path) -> None:
 
     done = run()
     assert done.exit_code == 1
-    assert "4 claims: 1 hold, 1 undecided, 1 contradicted, 1 no runs." in done.stdout
+    assert "4 claims: 1 holds, 1 undecided, 1 contradicted, 1 no runs." in done.stdout
     assert "line 4, aslp > nothing on top1, emoji: no runs" not in done.stdout
     assert "line 6, aslp > nothing on top1, emoji: no runs, no finished run of nothing" in " ".join(done.stdout.split())
     data = json.loads(run("--json").stdout)
@@ -324,3 +324,13 @@ def test_mistakes_of_filters_name_the_line(board: Any, tmp_path: Path) -> None:
         claims(write(tmp_path / "c.yaml", line), board.path)
     with pytest.raises(UserError, match="name results folders"):
         claims(write(tmp_path / "c.yaml", "aslp > dense on top1, emoji"))
+
+
+def test_a_misspelt_split_is_refused_with_what_there_is(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"claims\[0\].*split.*'test', 'validation' or 'train'"):
+        read_claims(write(tmp_path / "c.yaml", "{claim: 'aslp > dense on top1, emoji', split: tset}"))
+
+
+def test_one_claim_holds(board: Any, tmp_path: Path) -> None:
+    found = claims(write(tmp_path / "c.yaml", "aslp > supermask on top1, emoji"), board.path)
+    assert found.summary == "1 claim: 1 holds."

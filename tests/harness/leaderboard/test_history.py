@@ -44,7 +44,7 @@ def test_every_version_has_its_point_in_the_order_of_time(versions: Any) -> None
     assert aslp["change_low"].iloc[1] < -0.198 < aslp["change_high"].iloc[1] < 0
     assert found.frame[found.frame["method"] == "dense"]["verdict"].tolist() == ["", "identical", "identical"]
     assert found.changed["commit"].tolist() == [NEW]
-    assert "over 1 changes" in found.notes[0]
+    assert "over 1 change." in found.notes[0]
 
 
 def test_by_code_commits_that_change_nothing_are_one_version(versions: Any) -> None:
