@@ -87,7 +87,7 @@ def test_tasks_weigh_the_same_whatever_their_seeds() -> None:
 
 def test_resamples_stay_within_a_task_and_its_seeds() -> None:
     scores = np.array([[[1.0, 2.0, NAN], [10.0, 20.0, 30.0]]])
-    sample = np.concatenate(list(over_tasks._resamples(scores, 0)))
+    sample = np.concatenate(list(over_tasks._resamples(scores, np.zeros((1, 2)), 0)))
     assert len(sample) == over_tasks.RESAMPLES
     assert np.isnan(sample[:, 0, 0, 2]).all()
     assert set(np.unique(sample[:, 0, 0, :2])) == {1.0, 2.0}
