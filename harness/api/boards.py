@@ -112,10 +112,8 @@ def leaderboard(
         within: Columns; each value gets a table and ranks of its own.
         trials: Show the trials of searches too.
         confidence: Confidence of the intervals, between 0 and 1.
-        interval: Over what intervals are: `seeds`, `items` (these runs on other test items), or `joint`: both, and seeds
-            alone where no outcomes by item are stored.
-        by: `machine`: runs of each machine are rows of their own, so that their times have a mean; of scores each row then
-            has fewer seeds. A machine is its device, its threads, and whatever else times depend on.
+        interval: Over `seeds`, `items` (these runs, other test items), or `joint`: both, where outcomes by item are stored.
+        by: `machine`: a row for each machine (whatever times depend on), so that times have a mean.
         std: Tables show standard deviations beside intervals.
         limit: Most rows of each table; None: all. Frames and data files are never cut.
         published: Set values that papers print beside measured ones, where they are comparable; else say why not.
@@ -131,14 +129,18 @@ def leaderboard(
         [['edge_popup', 'subnetwork', 'top1', 1]]
     """
     check_at_least("limit", limit, 1)
-    if by not in (None, "machine"):
-        raise UserError("no such division of rows", field="by", value=by, allowed="machine")
     board = Leaderboard(
-        existing(folders), trials=trials, confidence=confidence, interval=interval, by_machine=by is not None
+        existing(folders), trials=trials, confidence=confidence, interval=interval, by_machine=_apart(by)
     )
     view = View(metrics, where, splits, tuple(sort), tuple(within), select, std, limit)
-    values = load_published(from_memory=from_memory) if published or from_memory else ()
-    return BoardView(board, view, values)
+    return BoardView(board, view, load_published(from_memory=from_memory) if published or from_memory else ())
+
+
+def _apart(by: str | None) -> bool:
+    """Whether rows are kept apart by machine."""
+    if by not in (None, "machine"):
+        raise UserError("no such division of rows", field="by", value=by, allowed="machine")
+    return by is not None
 
 
 def sources(

@@ -216,6 +216,7 @@ _Across = Annotated[
 _Level = Annotated[float, typer.Option("--confidence", help="Confidence of intervals, level of the tests.")]
 
 
+@filters_as_typed()
 def compare(
     before: _Before,
     after: _After = None,
@@ -243,27 +244,26 @@ def compare(
     `subnetbench compare results/new --against results/reference --margin 0.01 --junit gate.xml`,
     `subnetbench compare results/main --a "method == 'aslp'" --b "method == 'supermask'" --match sparsity`
     """
-    with filters_as_typed():
-        differences = api.compare(
-            before,
-            after,
-            a=a,
-            b=b,
-            match=match or (),
-            allow_missing=allow_missing,
-            against=against,
-            fail_on=words(fail_on) if fail_on is not None else ("worse", "missing"),
-            markdown=markdown,
-            junit=junit,
-            metrics=metric,
-            where=where,
-            splits=split or ("test",),
-            test=test,
-            pair=pair,
-            margin=margin,
-            across=across or (),
-            confidence=confidence,
-        )
+    differences = api.compare(
+        before,
+        after,
+        a=a,
+        b=b,
+        match=match or (),
+        allow_missing=allow_missing,
+        against=against,
+        fail_on=words(fail_on) if fail_on is not None else ("worse", "missing"),
+        markdown=markdown,
+        junit=junit,
+        metrics=metric,
+        where=where,
+        splits=split or ("test",),
+        test=test,
+        pair=pair,
+        margin=margin,
+        across=across or (),
+        confidence=confidence,
+    )
     print_text(api.render_differences(differences, format, width=width()))
     if status := differences.exit_status:
         raise typer.Exit(status)
