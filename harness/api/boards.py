@@ -129,18 +129,15 @@ def leaderboard(
         [['edge_popup', 'subnetwork', 'top1', 1]]
     """
     check_at_least("limit", limit, 1)
-    board = Leaderboard(
-        existing(folders), trials=trials, confidence=confidence, interval=interval, by_machine=_apart(by)
-    )
+    board = _board(existing(folders), trials, confidence, interval, by)
     view = View(metrics, where, splits, tuple(sort), tuple(within), select, std, limit)
     return BoardView(board, view, load_published(from_memory=from_memory) if published or from_memory else ())
 
 
-def _apart(by: str | None) -> bool:
-    """Whether rows are kept apart by machine."""
+def _board(folders: Paths, trials: bool, confidence: float, interval: IntervalKind, by: str | None) -> Leaderboard:
     if by not in (None, "machine"):
         raise UserError("no such division of rows", field="by", value=by, allowed="machine")
-    return by is not None
+    return Leaderboard(folders, trials=trials, confidence=confidence, interval=interval, by_machine=by is not None)
 
 
 def sources(

@@ -33,7 +33,7 @@ def interval_notes(board: Board, rows: pd.DataFrame) -> Iterator[str]:
     if wanted == "joint" and counts["seeds"]:
         yield f"{_rows(counts['seeds'])} over seeds alone, and therefore too narrow for other test items: {_reasons(board)}."
     if wanted == "joint" and counts[""]:
-        yield f"{_rows(counts[''])} without an interval: one seed or no spread over seeds, and {_reasons(board)}."
+        yield f"{_rows(counts[''])} without an interval: of a single seed, or no spread over seeds is known."
     if wanted == "items" and len(scored) > counts["items"]:
         yield f"{_rows(len(scored) - counts['items'])} without an interval: {_reasons(board)}."
     faults = board.items.store.faults()

@@ -14,6 +14,7 @@ from subnetbench.harness.leaderboard import Leaderboard, matching
 from subnetbench.harness.leaderboard.compare import Differences, Settings, compare
 from subnetbench.harness.leaderboard.compare_formats import render
 from subnetbench.harness.leaderboard.formats import FORMATS
+from subnetbench.harness.leaderboard.formats import render as render_board
 
 ASLP = [0.50, 0.52, 0.51, 0.53, 0.49]
 SUPERMASK = [0.54, 0.55, 0.57, 0.56, 0.53]
@@ -200,3 +201,17 @@ def test_the_command_and_the_function(folder: Any) -> None:
     assert by_name.rows["p"].item() == by_board.rows["p"].item()
     missing = CliRunner().invoke(app, ["compare", str(folder.path)])
     assert missing.exit_code != 0
+
+
+def test_the_command_names_a_filter_as_it_is_typed(folder: Any) -> None:
+    folder.seeds(ASLP, method="aslp")
+    command = ["compare", str(folder.path), "--a", "method == 'none'", "--b", "method == 'aslp'"]
+    result = CliRunner().invoke(app, command)
+    assert isinstance(result.exception, UserError)
+    assert str(result.exception).startswith("--a: no row meets this filter (methods there: aslp)")
+
+
+def test_a_run_that_failed_without_a_word_is_listed_without_a_reason(folder: Any) -> None:
+    folder.add(0.5)
+    folder.add(None, status="failed", seed=1)
+    assert "seed 1: failed  (run2)" in render_board(Leaderboard(folder.path))

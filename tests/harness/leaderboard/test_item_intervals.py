@@ -91,6 +91,14 @@ def test_rows_without_items_have_an_interval_over_seeds_which_is_said(folder, va
     assert "1 row is without an interval: no outcomes by item are stored" in text
 
 
+def test_a_row_without_an_interval_is_counted(folder, values):
+    for seed, own in enumerate(values):
+        add(folder, own, seed, method="new")
+    add(folder, values[0], 0, method="alone", stored=False)
+    text = " ".join(leaderboard(folder.path).split())
+    assert "1 row is without an interval: of a single seed, or no spread over seeds is known." in text
+
+
 def test_a_folder_without_any_items_reads_none(folder, monkeypatch):
     folder.seeds([0.5, 0.6])
     monkeypatch.setattr("subnetbench.harness.records.item_store.read_items", lambda *_: pytest.fail("read"))
