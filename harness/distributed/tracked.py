@@ -60,7 +60,7 @@ def _mlflow(run: Tracked) -> dict[str, object]:
 
 _OPTIONS: dict[str, Callable[[Tracked], dict[str, object]]] = {
     "clearml": lambda run: {"task_name": run.name},
-    "dvclive": lambda run: {"dir": str(run.folder / "dvclive"), "resume": True},
+    "dvclive": lambda run: {"dir": str(run.folder / "dvclive"), "resume": True, "save_dvc_exp": False},
     "mlflow": _mlflow,
     "swanlab": lambda run: {"experiment_name": run.name, "logdir": str(run.folder / "swanlab")},
     "trackio": lambda run: {"name": run.name, "resume": "allow"},

@@ -7,6 +7,7 @@ numbers are errors that name them.
 
 import pickle
 import re
+import shlex
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -125,21 +126,27 @@ def _torch(path: Path) -> object:
         ) from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         if "TorchScript" in str(error):
-            line = f"python -c \"import torch; torch.save(torch.jit.load({str(path)!r}, 'cpu').state_dict(), {_plain(path)!r})\""
+            line = _command(f"torch.save(torch.jit.load({str(path)!r}, 'cpu').state_dict(), {_plain(path)!r})")
             raise UserError(
                 f"is a TorchScript program, which is not run here; convert it: {line}", field=str(path)
             ) from None
-        raise DataError(f"{path} cannot be read by torch: {str(error).splitlines()[0][:160]}") from None
+        what = (str(error) or type(error).__name__).splitlines()[0]
+        raise DataError(f"{path} cannot be read by torch: {what[:160]}") from None
     return found
 
 
 def conversion(path: Path) -> str:
     """The command that makes a file of plain tensors of a pickled module or checkpoint. It runs the file's code."""
-    return (
-        f"python -c \"import torch; found = torch.load({str(path)!r}, map_location='cpu', weights_only=False); "
+    return _command(
+        f"found = torch.load({str(path)!r}, map_location='cpu', weights_only=False); "
         "torch.save({k: found[k] for k in ('state_dict', 'model', 'meta') if k in found} "
-        f'if isinstance(found, dict) else found.state_dict(), {_plain(path)!r})"'
+        f"if isinstance(found, dict) else found.state_dict(), {_plain(path)!r})"
     )
+
+
+def _command(statements: str) -> str:
+    """A line for the shell, which must not read anything into the name of a file that somebody else chose."""
+    return f"python -c {shlex.quote(f'import torch; {statements}')}"
 
 
 def _plain(path: Path) -> str:

@@ -276,15 +276,17 @@ def test_files_that_do_not_fit_are_refused_by_name(change, words, tmp_path):
         pass
 
 
-def test_pickled_modules_are_refused_with_the_line_that_converts_them(tmp_path):
+@pytest.mark.parametrize("name", ["whole", "it's $(touch run) `touch run`"])
+def test_pickled_modules_are_refused_with_the_line_that_converts_them(tmp_path, name):
     network = nn.Linear(2, 3)
-    torch.save(network, tmp_path / "whole.pt")
+    torch.save(network, tmp_path / f"{name}.pt")
     with pytest.raises(UserError, match="code in files is not run") as refused:
-        read_weights(tmp_path / "whole.pt")
-    line = shlex.split(str(refused.value).partition("convert it: ")[2])
-    assert line[:2] == ["python", "-c"]
-    subprocess.run([sys.executable, "-c", line[2]], check=True)
-    fill(nn.Linear(2, 3), read_weights(tmp_path / "whole.plain.pth"))
+        read_weights(tmp_path / f"{name}.pt")
+    line = str(refused.value).partition("convert it: ")[2]
+    assert line.startswith("python -c ")
+    subprocess.run(line.replace("python", shlex.quote(sys.executable), 1), shell=True, check=True, cwd=tmp_path)
+    fill(nn.Linear(2, 3), read_weights(tmp_path / f"{name}.plain.pth"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_files_are_inputs_of_the_role_s_method_and_part_of_the_identity(tmp_path):
