@@ -110,7 +110,7 @@ def _record(folder: Path, run_id: str, value: float, minute: int = 0, status: st
     write_record(
         folder,
         RunRecord(
-            run_id=run_id, status=status, method="dense", dataset="emoji", task="classification", protocol="p",
+            run_id=run_id, status=status, method="dense", dataset="mine", task="classification", protocol="p",
             data_digest="d", seed=0, started_at=at, finished_at=at, primary_metric="top1", scores=scores,
         ),
     )  # fmt: skip

@@ -10,7 +10,7 @@ from subnetbench.harness import api
 from subnetbench.harness.cli.app import app
 from subnetbench.harness.core.errors import UserError
 
-COMMANDS = [str(command.callback.__name__) for command in app.registered_commands]
+COMMANDS = [str(command.name or command.callback.__name__) for command in app.registered_commands]
 
 
 @pytest.fixture
