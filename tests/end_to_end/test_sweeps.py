@@ -23,10 +23,10 @@ def test_every_sweep_file_expands(file):
     assert content.expand()
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1500)
 def test_the_quickstart_beats_what_needs_no_network(subnetbench, tmp_path):
     """All rows clear chance with their whole interval; most classifiers and embeddings are above the best baseline."""
-    done = subnetbench("sweep", SWEEPS / "quickstart.yaml", timeout=900)
+    done = subnetbench("sweep", SWEEPS / "quickstart.yaml", timeout=1500)
     assert "rank" in done.stdout
     board = Leaderboard(tmp_path / "results" / "quickstart")
     rows = board.frame(metrics=list(PRIMARY_METRIC.values()))
@@ -46,5 +46,5 @@ def test_every_registered_method_runs_once(subnetbench, tmp_path):
     pytest.importorskip("torch_pruning", reason="structured_pruning needs the extra `pruning`")
     file = SWEEPS / "every_method.yaml"
     assert {spec.method for spec in read_sweep(file).expand()} == {entry.name for entry in METHODS.listing()}
-    subnetbench("sweep", file, "--tracker", "none", timeout=600)
+    subnetbench("sweep", file, "--tracker", "none", timeout=900)
     assert {run.state() for run in find_runs(tmp_path / "results" / "every_method")} == {"finished"}
