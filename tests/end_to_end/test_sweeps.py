@@ -42,6 +42,7 @@ def test_the_quickstart_beats_what_needs_no_network(subnetbench, tmp_path):
     assert above[["top1", "recall_at_1"]].min() > 0.5, rows[["method", "metric", "mean", "trivial"]]
 
 
+@pytest.mark.timeout(900)
 def test_every_registered_method_runs_once(subnetbench, tmp_path):
     pytest.importorskip("torch_pruning", reason="structured_pruning needs the extra `pruning`")
     file = SWEEPS / "every_method.yaml"
